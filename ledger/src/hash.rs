@@ -51,6 +51,8 @@ pub enum Domain {
     Snapshot,
     /// The collection of a chain's history that nodes fetch only to keep it.
     Backfill,
+    /// An era of history and a peer id: the order in which nodes keep the era.
+    Era,
     /// Bytes that a sender signs.
     SignTransaction,
     /// Bytes that a validator signs for a proposal.
@@ -86,6 +88,7 @@ impl Domain {
             Self::Fees => "cairn/fees",
             Self::Snapshot => "cairn/snapshot",
             Self::Backfill => "cairn/backfill",
+            Self::Era => "cairn/era",
             Self::SignTransaction => "cairn/sign-tx",
             Self::SignProposal => "cairn/sign-proposal",
             Self::SignVote => "cairn/sign-vote",
@@ -94,7 +97,7 @@ impl Domain {
     }
 
     /// Every domain, for the test of frozen vectors.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Genesis,
         Self::TxId,
         Self::TxHash,
@@ -115,6 +118,7 @@ impl Domain {
         Self::Fees,
         Self::Snapshot,
         Self::Backfill,
+        Self::Era,
         Self::SignTransaction,
         Self::SignProposal,
         Self::SignVote,

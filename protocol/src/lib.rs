@@ -1,11 +1,13 @@
-//! What a Cairn node does next, as two pure state machines.
+//! What a Cairn node does next, as three pure state machines.
 //!
 //! [`live`] follows the chain: mempool, consensus and catch-up. Its only entry point is
 //! [`Machine::handle`]. [`swarm`] fetches and serves history. Its only entry point is
-//! [`swarm::Swarm::handle`]. Each takes the time and an input and returns effects, which the caller
-//! performs in order. This crate never waits, opens a socket, touches a disk or asks a clock, so a
-//! simulator can run many machines and repeat a run from its seed. The modules below form two
-//! groups: the machines, and what they share. No shared module imports a machine.
+//! [`swarm::Swarm::handle`]. [`archive`] decides which eras of history this node keeps. Its only
+//! entry point is [`archive::Archive::handle`]. Each takes the time and an input and returns
+//! effects, which the caller performs in order. This crate never waits, opens a socket, touches a
+//! disk or asks a clock, so a simulator can run many machines and repeat a run from its seed. The
+//! modules below form two groups: the machines, and what they share. No shared module imports a
+//! machine.
 //!
 //! # Example: a block
 //!
@@ -150,10 +152,12 @@
     clippy::cast_possible_truncation
 )]
 
+pub mod archive;
 pub mod live;
 pub mod swarm;
 
 pub mod budget;
+pub mod eras;
 mod ids;
 mod lots;
 pub mod message;

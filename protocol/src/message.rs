@@ -10,6 +10,8 @@ use ledger::signature::{self, PublicKey, Signature};
 use ledger::transaction::{TRANSACTION_BYTES_MAX, Transaction};
 use ledger::units::{Height, Round};
 
+use crate::eras::{Announcement, ERA_RANGES_MAX};
+
 /// Most bytes of a consensus message. A proposal of the largest block names about 11,800
 /// transactions by hashes of 32 bytes.
 pub const CONSENSUS_BYTES_MAX: usize = 512 << 10;
@@ -233,6 +235,8 @@ pub enum Request {
     /// Asks for a piece of the genesis, counted from 0. The hash of all pieces together is the
     /// chain id.
     Genesis(u32),
+    /// Says which eras of history the sender keeps, and asks which ones the peer keeps.
+    Eras(Announcement),
 }
 
 /// Most bytes of an honest answer to a request, given the bytes of the request. A longer answer is
@@ -248,6 +252,8 @@ pub fn answer_bytes_max(request: &[u8]) -> usize {
             hashes.len().saturating_mul(TRANSACTION_BYTES_MAX).saturating_add(FRAME)
         }
         Ok(Request::Genesis(_)) => GENESIS_PIECE_BYTES.saturating_add(FRAME),
+        // Two numbers for each range.
+        Ok(Request::Eras(_)) => ERA_RANGES_MAX.saturating_mul(16).saturating_add(FRAME),
         Ok(Request::Blocks(_)) | Err(_) => RESPONSE_BYTES_MAX,
     };
     bytes.min(RESPONSE_BYTES_MAX)
@@ -277,6 +283,8 @@ pub enum Response {
     Genesis(Option<Vec<u8>>),
     /// The requested blocks are final, but the peer does not keep them.
     NotKept,
+    /// The eras of history that the peer keeps, as of when the request arrived.
+    Eras(Announcement),
 }
 
 impl Response {
@@ -352,11 +360,13 @@ mod tests {
     use ledger::block::{BLOCK_OVERHEAD_MAX, HEADER_BYTES};
 
     use super::*;
+    use crate::eras::{Era, EraRanges};
 
     #[test]
     fn the_largest_honest_answer_to_each_request_is_allowed_and_little_more() {
         const PIECE: usize = 4 + 1 + 8 + GENESIS_PIECE_BYTES;
         const TIP: usize = 4 + 8 + 1 + HEADER_BYTES + CERTIFICATE_BYTES_MAX;
+        const ERAS: usize = 4 + 1 + 8 + 16 * ERA_RANGES_MAX;
         // The smallest transaction has 177 bytes.
         const LIST: usize = 4 + 1 + BLOCK_OVERHEAD_MAX + 32 * ((2 << 20) / 177);
         let transactions = |count: usize| Request::Transactions(vec![TxHash::default(); count]);
@@ -365,6 +375,7 @@ mod tests {
             (Request::Tip(None), TIP, 256 << 10),
             (Request::Proposed(Height(1), BlockHash::default()), LIST, 1 << 20),
             (Request::Genesis(0), PIECE, PIECE + 100),
+            (Request::Eras(Announcement::default()), ERAS, ERAS + 100),
             (transactions(0), 12, 100),
             (transactions(7), 12 + 7 * TRANSACTION_BYTES_MAX, 8 * TRANSACTION_BYTES_MAX),
             (
@@ -380,6 +391,9 @@ mod tests {
         }
         let piece = codec::encode(&Response::Genesis(Some(vec![0; GENESIS_PIECE_BYTES])));
         assert_eq!(piece.len(), PIECE);
+        let eras = EraRanges::of((0..1_000).map(|at| Era(2 * at)));
+        let eras = codec::encode(&Response::Eras(Announcement { is_archive: true, eras }));
+        assert_eq!(eras.len(), ERAS);
         assert_eq!(answer_bytes_max(&[9]), RESPONSE_BYTES_MAX, "no request");
     }
 }

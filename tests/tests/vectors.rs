@@ -11,8 +11,9 @@ use ledger::certificate::{Certificate, Vote, VoteKind};
 use ledger::chain::{Chain, ChainState, ValidBlock};
 use ledger::codec;
 use ledger::genesis::{Genesis, template_key, template_seed};
-use ledger::hash::{BlockHash, ChainId, Domain, Hash};
+use ledger::hash::{BlockHash, ChainId, Domain, Hash, SnapshotId};
 use ledger::history::{SegmentDescriptor, SegmentHead, SegmentProof};
+use ledger::merkle::MerkleProof;
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::snapshot::{SnapshotAnchor, SubtreeDescriptor};
 use ledger::state::{Account, StateKey};
@@ -20,12 +21,13 @@ use ledger::transaction::{
     Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions,
 };
 use ledger::units::{Amount, Height, Nonce, Round, SegmentIndex, Timestamp};
+use protocol::eras::{Announcement, Era, EraRanges};
 use protocol::message::{
     Attempt, CertifiedHeader, ConsensusMessage, LogEntry, Proposal, Request, Response,
     SignedProposal, SignedVote,
 };
 use protocol::swarm::message::{
-    ChunkId, CollectionId, CollectionNumber, Holdings, SyncMessage, Update,
+    ChunkId, CollectionId, CollectionNumber, FrontierPage, Holdings, SyncMessage, Update,
 };
 use protocol::swarm::{Bits, SegmentRange, SegmentRanges};
 
@@ -168,7 +170,12 @@ fn every_format_has_the_bytes_it_always_had() {
 #[test]
 fn every_message_of_the_live_chain_has_the_bytes_it_always_had() {
     let Samples { block, certificate, vote, proposal, .. } = samples();
+    const QUESTION: &str = "0500000001020000000000000000000000000000000200000000000000\
+                            07000000000000000700000000000000";
+    const ERAS: &str = "0600000001020000000000000000000000000000000200000000000000\
+                        07000000000000000700000000000000";
     let certified = CertifiedHeader { header: block.header, certificate };
+    let eras = Announcement { is_archive: true, eras: EraRanges::of([0, 1, 2, 7].map(Era)) };
     check(&[
         (
             "vote message",
@@ -217,6 +224,8 @@ fn every_message_of_the_live_chain_has_the_bytes_it_always_had() {
             "040000000102000000000000000708",
         ),
         ("no such piece", hex::encode(codec::encode(&Response::Genesis(None))), "0400000000"),
+        ("question for eras", hex::encode(codec::encode(&Request::Eras(eras.clone()))), QUESTION),
+        ("eras", hex::encode(codec::encode(&Response::Eras(eras))), ERAS),
         ("log entry", print(&codec::encode(&LogEntry::Vote(vote))), "149 1fca3df6407f61ca"),
     ]);
 }
@@ -244,6 +253,14 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
     let chunks = vec![hash(4), hash(5)];
     let head = SegmentHead { descriptor, chunks, certificate: Certificate::genesis(chain.id()) };
     let page = Some(vec![descriptor]);
+    let Samples { block, certificate, .. } = samples();
+    let (snapshot, other) = (SnapshotId(hash(6)), SnapshotId(hash(7)));
+    let subtree = |depth, count, seed| SubtreeDescriptor { depth, count, hash: hash(seed) };
+    let block = Some(CertifiedHeader { header: block.header, certificate });
+    let first = FrontierPage { block, subtrees: vec![subtree(1, 1_618, 8), subtree(1, 7, 9)] };
+    let last = FrontierPage { block: None, subtrees: vec![subtree(3, 300, 10)] };
+    let proof = MerkleProof { index: 10, count: 21, siblings: vec![hash(11), hash(12)] };
+    let proved = Some((BlockHash(hash(13)), proof));
     vec![
         (SyncMessage::Open(number, CollectionId(chain.id().0)), "38 08e639903a39ea4c"),
         (SyncMessage::Close(number), "6 20aee86b77a31031"),
@@ -259,6 +276,17 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
         (SyncMessage::GetHead(index), "12 c827430743bbe4bc"),
         (SyncMessage::Head(index, Some(head)), "273 1af9d97eac46ae3d"),
         (SyncMessage::Head(index, None), "13 5288e0824cdd9e05"),
+        (
+            SyncMessage::Snapshots(vec![(Height(60), snapshot), (Height(40), other)]),
+            "92 4720fc14eda7763c",
+        ),
+        (SyncMessage::GetFrontier(snapshot, 1), "40 6ea1c0b8735cea7f"),
+        (SyncMessage::Frontier(snapshot, 0, Some(first)), "525 aab9f52f15b805a6"),
+        (SyncMessage::Frontier(snapshot, 1, Some(last)), "88 81825c16c28548ca"),
+        (SyncMessage::Frontier(snapshot, 1, None), "41 adbbd6823d1adadb"),
+        (SyncMessage::GetBlockProof(Height(50)), "12 bf6a5d146fbe24b8"),
+        (SyncMessage::BlockProof(Height(50), proved), "133 1d0fcf075f2d683f"),
+        (SyncMessage::BlockProof(Height(50), None), "13 963c2e93b7a8be10"),
     ]
 }
 
@@ -388,6 +416,7 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
         Request::Genesis(3),
         Request::Transactions(vec![Default::default()]),
         Request::Blocks(Height(9)),
+        Request::Eras(Announcement { is_archive: true, eras: EraRanges::of([1, 2, 7].map(Era)) }),
     ] {
         canonical::<Request>(&codec::encode(&request), protocol::message::REQUEST_BYTES_MAX);
     }

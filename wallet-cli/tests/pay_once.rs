@@ -109,6 +109,22 @@ fn a_payment_is_not_made_again_while_its_fate_is_hidden() {
     assert_eq!(setup.paid(), 3);
 }
 
+/// The node says that it does not keep the block. So the wallet neither stops nor pays again.
+#[test]
+fn a_payment_in_a_block_that_the_node_does_not_keep_is_not_made_again() {
+    let setup = setup();
+    setup.node.lie(Lie::KeepsNoBlock);
+    let id = setup.send(&["--timeout", "0s"]).expect(5, "not proved final").line().to_owned();
+    for timeout in ["0s", "1s"] {
+        setup.send(&["--timeout", timeout]).expect(5, "ask another node");
+        assert_eq!(setup.paid(), 1);
+    }
+    setup.run(&["tx", &id]).expect(1, "not in the part of the chain that this node keeps");
+    setup.node.lie(Lie::None);
+    assert_eq!(setup.send(&[]).expect(0, "").line(), id);
+    assert_eq!(setup.paid(), 1);
+}
+
 #[test]
 fn a_submission_that_got_lost_is_made_again_with_the_same_id() {
     let setup = setup();

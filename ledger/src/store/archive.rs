@@ -7,10 +7,15 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
+use crate::block::Header;
+use crate::chain::Chain;
 use crate::codec;
-use crate::history::{SealedSegment, SegmentDescriptor, SegmentHead, SegmentSplitter};
+use crate::hash::Hash;
+use crate::history::{
+    SealedSegment, SegmentDescriptor, SegmentError, SegmentHead, SegmentSplitter,
+};
 use crate::store::disk::Batch;
-use crate::store::index;
+use crate::store::index::{self, Entry};
 use crate::store::kept::{self, End, Gaps};
 use crate::store::pages::{self, ERA_SEGMENTS, Name};
 use crate::store::{Store, StoreError};
@@ -64,34 +69,15 @@ impl Store {
     /// Writes the files of a segment, which does not count as kept yet. Returns its end.
     fn write_segment(&self, head: &SegmentHead, bytes: &[u8]) -> Result<End, StoreError> {
         let SegmentHead { descriptor, chunks, certificate } = head;
-        let (index, chain) = (descriptor.index, &self.shared.chain);
-        let mut splitter = SegmentSplitter::new(chain.id(), chain.history_rules(), descriptor);
-        let blocks = splitter.push(bytes).and_then(|()| splitter.finish());
-        let blocks = blocks.map_err(|error| StoreError::Segment { index, error })?;
-
-        let mut segment = SealedSegment {
-            descriptor: *descriptor,
-            chunks: chunks.clone(),
-            blocks: Vec::new(),
-            ends: Vec::new(),
-        };
-        let (mut run, mut end) = (Vec::new(), 0u64);
-        for block in &blocks {
-            end = end.saturating_add(codec::encode(block).len() as u64);
-            segment.ends.push(end);
-            segment.blocks.push(block.header.hash().0);
-            run.extend(index::stored_entries(chain.id(), block));
-        }
-        run.sort();
+        let index = descriptor.index;
+        let split = split(&self.shared.chain, descriptor, chunks.clone(), bytes);
+        let (segment, run, last) = split.map_err(|error| StoreError::Segment { index, error })?;
         let (files, first) = (&self.shared.files, index.saturating_sub(index % ERA_SEGMENTS));
         let written = files.seal(&segment, 0, bytes, &run, false);
         // The folder of the era may be new, as it is with the first segment of an era.
         let written = written.and_then(|()| pages::sync_names(&files.history, first));
         written.inspect_err(|_| self.remove_segment(index))?;
-        match blocks.into_iter().next_back() {
-            Some(last) => Ok((last.header, certificate.clone())),
-            None => Err(StoreError::corrupt(Name::Blocks(index), "has no block")),
-        }
+        Ok((last, certificate.clone()))
     }
 
     /// Removes the files of a segment that is not kept, so that a full disk gets the room back.
@@ -198,6 +184,32 @@ impl Store {
 
     fn lock_archive(&self) -> MutexGuard<'_, ()> {
         self.shared.archive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the bytes of a segment with this descriptor and these chunks give: the segment, its run, and
+/// its last header. Everything but the chunks is checked against the descriptor.
+pub(super) fn split(
+    chain: &Chain,
+    descriptor: &SegmentDescriptor,
+    chunks: Vec<Hash>,
+    bytes: &[u8],
+) -> Result<(SealedSegment, Vec<Entry>, Header), SegmentError> {
+    let mut splitter = SegmentSplitter::new(chain.id(), chain.history_rules(), descriptor);
+    splitter.push(bytes)?;
+    let blocks = splitter.finish()?;
+    let (mut run, mut ends, mut end) = (Vec::new(), Vec::new(), 0u64);
+    for block in &blocks {
+        end = end.saturating_add(codec::encode(block).len() as u64);
+        ends.push(end);
+        run.extend(index::stored_entries(chain.id(), block));
+    }
+    run.sort();
+    let hashes = blocks.iter().map(|block| block.header.hash().0).collect();
+    let segment = SealedSegment { descriptor: *descriptor, chunks, blocks: hashes, ends };
+    match blocks.into_iter().next_back() {
+        Some(last) => Ok((segment, run, last.header)),
+        None => panic!("a segment that was split has a block at each of its heights"),
     }
 }
 

@@ -317,7 +317,7 @@ pub(super) fn check_witness(
 }
 
 /// The state of the chain at the newest checkpoint, or at the genesis if there is none.
-fn restore(
+pub(super) fn restore(
     disk: &Disk,
     files: &Files,
     segments: &Segments,

@@ -96,6 +96,13 @@ impl Store {
         view.segments.gaps.kept(view.segments.sealed.len() as u64)
     }
 
+    /// Which blocks are kept, as ranges of their heights, in order.
+    #[must_use]
+    pub fn kept_heights(&self) -> Vec<RangeInclusive<Height>> {
+        let view = self.read_view();
+        view.segments.kept_heights(view.tip.height)
+    }
+
     /// Reads from the files of a sealed segment.
     fn of_segment<T>(
         &self,
@@ -215,6 +222,20 @@ impl Segments {
         }
         self.sealed.extend(grown.sealed);
         Some(std::mem::replace(&mut self.open, grown.open))
+    }
+
+    /// The ranges of heights up to the tip whose blocks are kept, in order.
+    pub(super) fn kept_heights(&self, tip: Height) -> Vec<RangeInclusive<Height>> {
+        let sealed = self.sealed.len() as u64;
+        let segment = |index: u64| usize::try_from(index).ok().and_then(|at| self.sealed.get(at));
+        // The open segment is kept too, and is empty right after a seal.
+        let is_open = tip >= self.open_first();
+        let kept = self.gaps.kept(sealed.saturating_add(is_open.into()));
+        let range = |kept: RangeInclusive<u64>| {
+            let first = segment(*kept.start()).map_or(self.open_first(), |segment| segment.first);
+            first..=segment(*kept.end()).map_or(tip, |segment| segment.last)
+        };
+        kept.into_iter().map(range).collect()
     }
 
     /// Where a block is. Above the tip and at height 0 there never was one.

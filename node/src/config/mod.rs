@@ -2,7 +2,9 @@
 //! never here.
 
 mod address;
+mod keep;
 mod rate;
+mod size;
 mod text;
 
 use std::fmt;
@@ -15,6 +17,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub use address::{P2pAddress, P2pAddressError};
+pub use keep::{KeepError, parse_keep};
 pub(crate) use rate::parse_rate;
 
 /// Default peer-to-peer port.

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserializer, Serializer, de};
 
 use super::SyncConfig;
+use super::size::parse_scaled;
 
 /// What a rate may be, for error messages.
 const EXPECTED: &str = "a whole number of bytes a second, or a number with B/s, kB/s, MB/s, GB/s, \
@@ -30,30 +31,7 @@ pub(crate) struct RateError;
 /// # Errors
 /// What was expected.
 pub(crate) fn parse_rate(text: &str) -> Result<u64, RateError> {
-    let text = text.trim();
-    let end = text.find(|char: char| !char.is_ascii_digit() && char != '.').unwrap_or(text.len());
-    let (number, unit) = (&text[..end], text[end..].trim_start());
-    let (whole, part) = number.split_once('.').map_or((number, None), |(a, b)| (a, Some(b)));
-    let whole: u64 = whole.parse().map_err(|_| RateError)?;
-    if unit.is_empty() && part.is_none() {
-        return Ok(whole);
-    }
-    let (_, bytes) = UNITS.into_iter().find(|(name, _)| *name == unit).ok_or(RateError)?;
-    let rate = whole.checked_mul(bytes).ok_or(RateError)?;
-    let part = part.map_or(Ok(0), |digits| fraction(digits, bytes))?;
-    rate.checked_add(part).ok_or(RateError)
-}
-
-/// The part of a unit that the digits after the point stand for, rounded down.
-fn fraction(digits: &str, bytes: u64) -> Result<u64, RateError> {
-    /// A tenth digit stands for less than a byte, whatever the unit.
-    const DIGITS_MAX: usize = 9;
-    if digits.is_empty() || digits.len() > DIGITS_MAX {
-        return Err(RateError);
-    }
-    let value: u64 = digits.parse().map_err(|_| RateError)?;
-    let steps = digits.bytes().fold(1u64, |steps, _| steps.saturating_mul(10));
-    value.saturating_mul(bytes).checked_div(steps).ok_or(RateError)
+    parse_scaled(text, &UNITS).ok_or(RateError)
 }
 
 pub(super) fn serialize<S: Serializer>(

@@ -8,6 +8,7 @@ use ledger::signature::PublicKey;
 use ledger::units::{Height, Round};
 
 use super::input::{Topic, Verdict};
+use crate::eras::Announcement;
 use crate::ids::{PeerId, RequestId, Ticket};
 use crate::live::mempool::AdmitError;
 use crate::message::{CertifiedHeader, Evidence, LogEntry};
@@ -37,6 +38,16 @@ pub enum Effect {
     /// Answer a request with final blocks from this height on, as
     /// [`crate::message::Response::Blocks`].
     RespondBlocks(Ticket, Height),
+    /// Answer a request with the eras that this node keeps, as
+    /// [`crate::message::Response::Eras`].
+    RespondEras {
+        /// The request.
+        ticket: Ticket,
+        /// The peer that sent it.
+        from: PeerId,
+        /// What the peer says of its own eras.
+        said: Announcement,
+    },
     /// A certified header far above the tip. [`crate::swarm`] fetches the segments up to it, and
     /// its answer is handed in as [`Input::Plan`](super::Input::Plan).
     Sync(CertifiedHeader),

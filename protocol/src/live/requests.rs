@@ -47,6 +47,9 @@ impl Machine {
             Request::Blocks(height) => {
                 return self.turn.push(Effect::RespondBlocks(ticket, height));
             }
+            Request::Eras(said) => {
+                return self.turn.push(Effect::RespondEras { ticket, from, said });
+            }
             Request::Proposed(_, block) => Response::Proposed(self.bodies.compact(&block)),
             Request::Transactions(hashes) => {
                 if hashes.len() > REQUESTED_TRANSACTIONS_MAX {

@@ -5,8 +5,8 @@ use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 
 use super::input::SnapshotOffer;
+use super::join_failure::JoinFailure;
 use super::message::{ChunkId, CollectionNumber, SegmentId};
-use super::snapshot::JoinFailure;
 use crate::ids::PeerId;
 use crate::offence::Offence;
 use crate::plan::FetchPlan;

@@ -17,8 +17,8 @@
 //! out as [`Effect::Apply`] and go through the same commit as live ones.
 //!
 //! The module `snapshot` is another kind. With [`Setup::join`] it brings a chain at height 0 to the
-//! state of a snapshot, by [`Effect::LoadSnapshot`], and history goes on from there. Any node offers
-//! the snapshots that it has.
+//! state of a snapshot, by [`Effect::LoadSnapshot`], and history goes on from there. Any node
+//! offers the snapshots that it has.
 //!
 //! The module `report` says what sync is doing.
 
@@ -34,6 +34,7 @@ mod engine;
 mod expected;
 mod history;
 mod input;
+mod join_failure;
 mod meter;
 mod progress;
 mod ranges;
@@ -49,10 +50,10 @@ pub use effect::Effect;
 pub use expected::{CollectionKind, Expected, snapshot_chunk};
 pub use history::HISTORY;
 pub use input::{Input, Join, Rates, Setup, SnapshotOffer, Staged};
+pub use join_failure::JoinFailure;
 pub use ranges::{RANGES_MAX, SegmentRange, SegmentRanges};
 pub use report::{PeerReport, SegmentReport, Stage, SyncReport};
 pub use segments::OPEN_SEGMENTS_MAX;
-pub use snapshot::JoinFailure;
 pub use uploads::Class;
 
 use std::sync::Arc;

@@ -21,6 +21,9 @@ pub(super) struct PerNode {
     /// chunks.
     pub(super) last_percent_share: Option<f64>,
     pub(super) duplicate_bytes: u64,
+    /// Bytes of chunks and blocks that it sent to peers, as it reports them. Bytes of the last
+    /// tenth of a second before a kill are missing.
+    pub(super) uploaded_bytes: u64,
     pub(super) kills: u32,
     /// Bytes fetched again after kills or for another reason, as the node reports them. Bytes of
     /// the last tenth of a second before a kill are missing.
@@ -67,6 +70,10 @@ pub(super) struct Run {
     /// Largest share of its time that one leecher's last hundredth of chunks took.
     pub(super) last_percent_share: Option<f64>,
     pub(super) bans: Bans,
+    /// Jain's fairness index of the bytes that the leechers sent, and the largest part of them that
+    /// one leecher sent. Links should be equal, and nobody late. `None` if none sent anything.
+    pub(super) jain_uploaded: Option<f64>,
+    pub(super) largest_share: Option<f64>,
     pub(super) peak_rss_mib: f64,
     /// Processor seconds of all nodes together.
     pub(super) cpu_seconds: f64,
@@ -164,6 +171,12 @@ impl<'a> Report<'a> {
             waste * 100.0,
             refetched * 100.0,
         );
+        if let Some((jain, share)) = self.run.jain_uploaded.zip(self.run.largest_share) {
+            text += &format!(
+                "\nof what the leechers sent, one sent at most {:.1}%; Jain's index {jain:.3}",
+                share * 100.0
+            );
+        }
         if let Some(vs) = &self.vs {
             let OtherRun { seconds, seed_copies, .. } = vs.run;
             let ratio = vs.run.ratio.map_or(String::new(), |ratio| format!(", ratio {ratio:.3}"));
@@ -279,6 +292,7 @@ impl Node {
             seconds: verified.saturating_sub(started) as f64 / 1_000.0,
             last_percent_share: if sample.tells && self.kills == 0 { share() } else { None },
             duplicate_bytes: sample.duplicate_bytes,
+            uploaded_bytes: self.uploaded_before + sample.served_bytes,
             kills: self.kills,
             refetched_bytes: fetched.saturating_sub(facts.bytes),
             received_copies: None,

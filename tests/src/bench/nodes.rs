@@ -211,6 +211,8 @@ pub(super) struct Node {
     pub(super) kills: u32,
     /// Chunk bytes that earlier processes of it fetched.
     pub(super) fetched_before: u64,
+    /// Bytes that earlier processes of it sent to peers.
+    pub(super) uploaded_before: u64,
     /// Peak memory of all its processes so far, in KiB.
     pub(super) peak_rss_kib: u64,
     /// Processor seconds of its earlier processes, and of the current one.
@@ -234,6 +236,7 @@ impl Node {
             applied_at: None,
             kills: 0,
             fetched_before: 0,
+            uploaded_before: 0,
             peak_rss_kib: 0,
             cpu_before: 0.0,
             cpu: 0.0,
@@ -298,14 +301,16 @@ impl Node {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// Kills its process (SIGKILL), after recording how much it had fetched.
+    /// Kills its process (SIGKILL), after recording how much it had fetched and sent.
     pub(super) fn kill(&mut self) {
         self.observe();
         let sample = self.probe.as_mut().and_then(Probe::now);
         // Dropping the process kills it and waits until it is gone.
         self.process = None;
-        self.fetched_before +=
-            sample.filter(|s| s.asked >= self.restarted).map_or(0, |sample| sample.fetched_bytes);
+        if let Some(sample) = sample.filter(|sample| sample.asked >= self.restarted) {
+            self.fetched_before += sample.fetched_bytes;
+            self.uploaded_before += sample.served_bytes;
+        }
         self.cpu_before += std::mem::take(&mut self.cpu);
         self.kills += 1;
     }

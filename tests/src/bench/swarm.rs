@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use node::config::P2pAddress;
 
 use super::chain::{Facts, MadeChain, Recipe};
+use super::fairness::{jain, largest_share};
 use super::folder::{folder, in_folder, take_turn};
 use super::links::{bound_of, patience, rates};
 use super::measure::{Bans, OtherRun, PerNode, Report, Run};
@@ -321,6 +322,7 @@ impl<'a> Session<'a> {
             .zip(self.sent_before)
             .map_or_else(seeds_say, |(now, before)| now - before);
         let vain: u64 = per_node.iter().map(|node| node.duplicate_bytes).sum();
+        let uploaded: Vec<f64> = per_node.iter().map(|node| node.uploaded_bytes as f64).collect();
         let most = |value: fn(&PerNode) -> f64| per_node.iter().map(value).fold(0.0, f64::max);
         Ok(Run {
             seconds,
@@ -335,6 +337,8 @@ impl<'a> Session<'a> {
                 .filter_map(|node| node.last_percent_share)
                 .reduce(f64::max),
             bans: self.bans(),
+            jain_uploaded: jain(&uploaded),
+            largest_share: largest_share(&uploaded),
             peak_rss_mib: most(|node| node.peak_rss_mib),
             cpu_seconds: self.nodes.iter().map(Node::cpu_seconds).sum(),
             per_node,

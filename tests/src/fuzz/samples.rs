@@ -9,6 +9,7 @@ use ledger::snapshot::{SnapshotAnchor, SubtreeDescriptor};
 use ledger::state::StateKey;
 use ledger::transaction::{Body, Transfer};
 use ledger::units::{Amount, Height, Nonce, Round, SegmentIndex, Timestamp};
+use protocol::eras::{Announcement, Era, EraRanges};
 use protocol::message::{
     Attempt, ConsensusMessage, LogEntry, PolkaCertificate, Proposal, Request, Response,
     RoundCertificate, SignedProposal, SignedVote,
@@ -247,12 +248,23 @@ fn exchange(fixture: &Fixture) -> Vec<Sample> {
         named("request_proposed", &Request::Proposed(Height(2), block.hash())),
         named("request_transactions", &Request::Transactions(hashes)),
         named("request_genesis", &Request::Genesis(3)),
+        named("request_eras", &Request::Eras(announcement())),
+        named("eras", &Response::Eras(announcement())),
+        // Ranges that touch each other. Variant 6 is an announcement.
+        (
+            "refused_touching_eras".to_owned(),
+            codec::encode(&(6u32, true, vec![(3u64, 3u64), (4, 9)])),
+        ),
         named("tip", &Response::Tip { now: START, head }),
         named("blocks", &Response::Blocks(vec![plain(block)], fixture.blocks[1].1.clone())),
         named("proposed", &Response::Proposed(Some(compact(block)))),
         named("transactions", &Response::Transactions(plain_transactions)),
         named("genesis", &Response::Genesis(Some(vec![7, 8]))),
     ]
+}
+
+fn announcement() -> Announcement {
+    Announcement { is_archive: true, eras: EraRanges::of([0, 1, 2, 7, 9].map(Era)) }
 }
 
 /// A validator's signed prevote for the block of height 1.

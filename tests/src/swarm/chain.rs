@@ -125,6 +125,12 @@ impl Made {
         Some((head.chunks[id.chunk as usize], range.end - range.start))
     }
 
+    /// The place of the segment with this block.
+    #[must_use]
+    pub const fn manifest_index(&self, height: Height) -> usize {
+        ((height.0 - 1) / BLOCKS) as usize
+    }
+
     /// The hash of a block inside a segment, and its proof.
     #[must_use]
     pub fn block_proof(&self, height: Height) -> Option<(BlockHash, MerkleProof)> {

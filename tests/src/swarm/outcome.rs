@@ -28,6 +28,8 @@ pub struct Outcome {
     pub last_percent: f64,
     /// Share of stored bytes that had been stored before.
     pub stored_twice: f64,
+    /// When nodes had loaded a snapshot.
+    pub loaded: Vec<(usize, Duration)>,
     /// Every ban: the node that bans, the banned node, and the offence.
     pub bans: Vec<(usize, usize, Offence)>,
     /// Digest of all events in order.

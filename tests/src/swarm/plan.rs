@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use ledger::units::SegmentIndex;
+
+use super::snapshots::Forgery;
+
 /// Bytes a second for a rate in Mbit/s.
 #[must_use]
 pub const fn mbit(rate: u64) -> u64 {
@@ -20,6 +24,12 @@ pub enum Conduct {
     Poisons,
     /// Follows the protocol, with some chunks damaged on its disk.
     Rots,
+    /// Offers a snapshot with false counts, and sends what is most like its chunks.
+    Forges(Forgery),
+    /// Offers a snapshot with false counts, and sends only the chunks that are true.
+    Withholds(Forgery),
+    /// Offers the true snapshot with another block.
+    Misplaces,
 }
 
 /// One node.
@@ -39,6 +49,8 @@ pub struct Member {
     pub killed_every: Option<Duration>,
     /// It leaves once it has sent this share of the chain, in percent.
     pub leaves_after: Option<u64>,
+    /// Whether it begins with a snapshot.
+    pub joins: bool,
     /// Whether the run waits until it has all chunks, if it is an honest leecher.
     pub is_awaited: bool,
 }
@@ -54,6 +66,10 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// Length of a chunk, bytes.
     pub chunk_bytes: u64,
+    /// The seeds have the snapshot after this segment.
+    pub snapshot: Option<SegmentIndex>,
+    /// Accounts of the state.
+    pub accounts: u64,
     /// Time from one node to another.
     pub latency: Duration,
     /// Number of other nodes that each node chooses to link with; `None` links all with all. A link
@@ -81,6 +97,7 @@ impl Plan {
             starts_at: Duration::ZERO,
             killed_every: None,
             leaves_after: None,
+            joins: false,
             is_awaited: true,
         };
         let members = (0..seeds + leechers).map(|place| member(place < seeds)).collect();
@@ -89,12 +106,21 @@ impl Plan {
             bytes: 64 << 20,
             segment_bytes: 16 << 20,
             chunk_bytes: 128 << 10,
+            snapshot: None,
+            accounts: 0,
             latency: Duration::from_millis(20),
             degree: None,
             members,
             cpu_per_byte: 50,
             patience: Duration::from_secs(600),
         }
+    }
+
+    /// The same plan with a snapshot of this many accounts after a segment.
+    #[must_use]
+    pub const fn with_snapshot(mut self, segment: u64, accounts: u64) -> Self {
+        (self.snapshot, self.accounts) = (Some(SegmentIndex(segment)), accounts);
+        self
     }
 
     /// The same plan with another seed.

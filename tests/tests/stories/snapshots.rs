@@ -137,11 +137,11 @@ fn a_snapshot_that_a_node_wrote_is_the_state_after_its_block() {
         let store = Store::open(&home.join("db"), &chain).unwrap().store;
         let mut state = ChainState::genesis(Arc::clone(&chain));
         while state.tip().height < height {
-            let block = store.block(state.tip().height.next()).unwrap().unwrap();
+            let block = store.block(state.tip().height.next()).unwrap().here().unwrap();
             let block = state.validate(block.verify(chain.id()).unwrap()).unwrap();
             state.advance(&block);
         }
-        assert_eq!(store.header(height).unwrap().as_ref(), Some(&info.header));
+        assert_eq!(store.header(height).unwrap().here().as_ref(), Some(&info.header));
         let certificate = &info.certificate;
         let validators = chain.validators(height);
         certificate.verify(chain.id(), validators, height, info.header.hash()).unwrap();

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tests::swarm::{Conduct, Outcome, Plan, hostile, killed, mbit, run};
+use protocol::Offence;
+use tests::swarm::{Conduct, Forgery, Outcome, Plan, hostile, killed, mbit, run};
 
 use super::MIB;
 
@@ -82,6 +83,73 @@ fn bit_rot_bans_nobody_and_holds_back_nobody() {
         assert_eq!(outcome.bans, [], "seed {seed}");
         assert!(outcome.ratio() <= 1.2, "seed {seed}: {outcome}");
     }
+}
+
+/// Some nodes fetch all of history, and others begin with the snapshot after the third segment.
+/// `joiners` of the leechers begin with it.
+fn with_snapshot(seeds: usize, leechers: usize, joiners: usize) -> Plan {
+    let plan = Plan::new(seeds, leechers).with_bytes(8 * MIB, 2 * MIB, 32 << 10);
+    plan.with_snapshot(2, 20_000).with_leechers(|at, member| member.joins = at < joiners)
+}
+
+#[test]
+fn history_and_a_snapshot_are_fetched_at_once() {
+    for (seeds, leechers, joiners) in [(1, 1, 1), (1, 6, 3), (2, 12, 11)] {
+        let outcome = complete(with_snapshot(seeds, leechers, joiners));
+        assert_eq!((outcome.loaded.len(), &outcome.bans[..]), (joiners, &[][..]), "{outcome}");
+        let last = outcome.loaded.iter().map(|(_, at)| *at).max().unwrap();
+        assert!(last < outcome.time, "{last:?} of {outcome}");
+    }
+}
+
+/// Liars of all kinds, beside three honest seeds. Which of them a newcomer asks first depends on the
+/// run.
+#[test]
+fn liars_about_snapshots_are_banned_and_newcomers_load_the_right_state() {
+    let conducts = [
+        Conduct::Misplaces,
+        Conduct::Honest,
+        Conduct::Forges(Forgery::Moved),
+        Conduct::Withholds(Forgery::Finer),
+        Conduct::Honest,
+        Conduct::Forges(Forgery::Coarser),
+        Conduct::Poisons,
+        Conduct::Withholds(Forgery::Finer),
+        Conduct::Withholds(Forgery::Finer),
+        Conduct::Withholds(Forgery::Finer),
+        Conduct::Stalls,
+        Conduct::Honest,
+    ];
+    let mut all = BTreeSet::new();
+    for seed in 0..10 {
+        let plan = with_snapshot(conducts.len(), 5, 4);
+        let plan = plan.with_seeds(|at, member| member.conduct = conducts[at]).with_seed(seed);
+        let outcome = complete(plan);
+        assert!(outcome.loaded.len() >= 4, "seed {seed}: {outcome}");
+        for (by, whom, offence) in &outcome.bans {
+            let conduct = conducts.get(*whom).copied().unwrap_or_default();
+            assert!(conduct != Conduct::Honest, "seed {seed}: {by} bans {whom}: {offence}");
+            let is_right = match conduct {
+                Conduct::Forges(_) | Conduct::Poisons => {
+                    matches!(offence, Offence::BadChunk { .. })
+                }
+                Conduct::Misplaces => matches!(offence, Offence::SnapshotBlock { .. }),
+                _ => false,
+            };
+            assert!(is_right, "seed {seed}: {conduct:?}: {offence}");
+            all.insert(offence.name());
+        }
+    }
+    assert_eq!(all, BTreeSet::from(["bad-chunk", "bad-snapshot-block"]));
+}
+
+#[test]
+fn who_is_killed_while_it_joins_begins_again() {
+    let plan = with_snapshot(2, 3, 3).with_leechers(|at, member| {
+        member.killed_every = Some(Duration::from_millis(700 + 150 * at as u64));
+    });
+    let outcome = complete(plan);
+    assert_eq!(outcome.bans, []);
 }
 
 #[test]

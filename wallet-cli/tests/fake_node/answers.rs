@@ -44,6 +44,11 @@ impl Inner {
                 };
                 Ok(json!(info))
             }
+            api::CHAIN_BLOCK | api::TX_GET | api::TX_PROOF if self.lie == Lie::KeepsNoBlock => {
+                let data = json!({ "reason": "not_kept", "hint": "ask another", "holders": [] });
+                let message = "it is not in the part of the chain that this node keeps";
+                Err(json!({ "code": api::code::NOT_KEPT, "message": message, "data": data }))
+            }
             api::CHAIN_BLOCK => {
                 self.blocks_asked += 1;
                 let height: usize = params["height"].as_str()?.parse().ok()?;

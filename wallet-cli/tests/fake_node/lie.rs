@@ -38,6 +38,9 @@ pub enum Lie {
     /// Takes the transaction, finalizes it, and denies that: it answers that it does not know the
     /// transaction, and shows blocks without transactions.
     Withholds,
+    /// Honest, but keeps no block: takes the transaction, finalizes it, and says that neither it
+    /// nor any block is in the part of the chain that the node keeps.
+    KeepsNoBlock,
     /// Has no proof of any transaction.
     NoProof,
     /// Takes the transaction, finalizes it, and hangs up instead of answering.

@@ -9,7 +9,7 @@ use crate::history::SegmentHead;
 use crate::store::pages::{ERA_SEGMENTS, Name};
 
 /// The segments of a chain: their heads and bytes.
-fn segments(blocks: &[Committed]) -> Vec<(SegmentHead, Vec<u8>)> {
+pub(super) fn segments(blocks: &[Committed]) -> Vec<(SegmentHead, Vec<u8>)> {
     let (mut all, mut bytes) = (Vec::new(), Vec::new());
     for Committed { block, certificate, sealed } in blocks {
         bytes.extend_from_slice(block.bytes());

@@ -122,7 +122,7 @@ fn check_damage(path: &Path, chain: &Arc<Chain>, name: &str, stops: bool) {
 
 type Damage = fn(&Disk, &Path);
 
-fn put(disk: &Disk, key: Key, content: &[u8]) {
+pub(super) fn put(disk: &Disk, key: Key, content: &[u8]) {
     let key = key.bytes();
     disk.put_raw(&key, &schema::seal(&key, content));
 }

@@ -4,6 +4,7 @@ mod archive;
 mod audit;
 mod crash;
 mod damage;
+mod damage_partial;
 mod eras;
 mod partial;
 mod readers;

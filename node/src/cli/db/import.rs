@@ -14,7 +14,7 @@ use ledger::store::{Opened, Store};
 use ledger::units::Height;
 use serde_json::json;
 
-use super::{Held, progress_bar};
+use super::{Held, blocks, pairs, progress_bar};
 use crate::cli::archive::{Reader, check};
 use crate::output::{print, print_json};
 
@@ -86,13 +86,23 @@ pub(super) fn import(held: &Held, source: Source, json: bool) -> anyhow::Result<
 
     let (tip, hash) = import.store.tip();
     let added = tip.0.saturating_sub(before.0);
+    let kept = import.store.kept_heights();
     if json {
-        let (height, hash) = (tip.to_string(), hash.to_string());
-        return print_json(
-            &json!({ "imported": added.to_string(), "height": height, "block_hash": hash }),
-        );
+        return print_json(&json!({
+            "imported": added.to_string(),
+            "height": tip.to_string(),
+            "block_hash": hash.to_string(),
+            "kept": pairs(&kept),
+        }));
     }
-    Ok(print(&format!("{added} blocks imported, height {tip}"))?)
+    print(&format!("{added} blocks imported, height {tip}"))?;
+    if kept != [Height(1)..=tip] {
+        print(&format!(
+            "this home keeps {} only: an import adds no blocks below the tip",
+            blocks(&kept)
+        ))?;
+    }
+    Ok(())
 }
 
 /// An import in progress.

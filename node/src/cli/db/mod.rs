@@ -4,6 +4,7 @@ mod import;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,11 +30,13 @@ use import::{Source, import};
 pub(super) enum Db {
     /// Check everything stored: checksums, every block from the genesis on by all rules, snapshots
     Verify(Common),
-    /// Write all blocks to a file or a pipe
+    /// Write blocks to a file or a pipe
     Export {
         /// The file to make, a pipe, or - for stdout
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
+        #[command(flatten)]
+        range: Range,
         #[command(flatten)]
         common: Common,
     },
@@ -45,6 +48,55 @@ pub(super) enum Db {
         #[command(flatten)]
         common: Common,
     },
+}
+
+/// Which blocks are exported.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(super) struct Range {
+    /// The first block to write; without it block 1
+    #[arg(long, value_name = "HEIGHT")]
+    first: Option<u64>,
+    /// The last block to write; without it the last one of the chain
+    #[arg(long, value_name = "HEIGHT")]
+    last: Option<u64>,
+}
+
+impl Range {
+    /// The range as heights.
+    ///
+    /// # Errors
+    /// If it has no block, or one that the store does not keep.
+    fn of(self, store: &Store) -> anyhow::Result<RangeInclusive<Height>> {
+        let (tip, _) = store.tip();
+        ensure!(tip > Height(0), "the chain has no block yet");
+        let (first, last) = (Height(self.first.unwrap_or(1)), self.last.map_or(tip, Height));
+        ensure!(
+            Height(1) <= first && first <= last && last <= tip,
+            "blocks {first} to {last} are no range of this chain, which has blocks 1 to {tip}"
+        );
+        let kept = store.kept_heights();
+        ensure!(
+            kept.iter().any(|kept| kept.contains(&first) && kept.contains(&last)),
+            "this home does not keep all of blocks {first} to {last}: it keeps {}; choose a range \
+             by --first and --last, or export from a node that keeps the whole chain",
+            blocks(&kept)
+        );
+        Ok(first..=last)
+    }
+}
+
+/// Ranges of blocks as text.
+fn blocks(ranges: &[RangeInclusive<Height>]) -> String {
+    let one = |range: &RangeInclusive<Height>| format!("{} to {}", range.start(), range.end());
+    match ranges {
+        [] => "no block".to_owned(),
+        ranges => format!("blocks {}", ranges.iter().map(one).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Ranges of blocks for scripts: pairs of the first and the last height.
+fn pairs(ranges: &[RangeInclusive<Height>]) -> Vec<[String; 2]> {
+    ranges.iter().map(|range| [range.start().to_string(), range.end().to_string()]).collect()
 }
 
 #[derive(Debug, Args)]
@@ -119,10 +171,10 @@ impl Db {
                 verify(&Held::to_read(&home)?, &home.snapshots_path(), common.json)
             }
             // Opening a pipe waits for its other end, so the home is locked only after that.
-            Self::Export { to, common } => {
+            Self::Export { to, range, common } => {
                 let home = common.home.open()?;
                 let target = Target::open(&to)?;
-                export(&Held::to_read(&home)?, target, common.json)
+                export(&Held::to_read(&home)?, target, range, common.json)
             }
             Self::Import { from, common } => {
                 let home = common.home.open()?;
@@ -179,6 +231,8 @@ fn print_report(report: &VerifyReport, problems: u64, json: bool) -> anyhow::Res
             "snapshots": report.snapshots.to_string(),
             "values": report.values.to_string(),
             "bytes": report.bytes.to_string(),
+            "kept": pairs(&report.kept),
+            "checked_by_hash": report.by_hash.to_string(),
             "problems": listed,
             "problem_count": problems.to_string(),
         }))?;
@@ -196,6 +250,14 @@ fn print_report(report: &VerifyReport, problems: u64, json: bool) -> anyhow::Res
             report.values,
             report.bytes
         ))?;
+        // A full store keeps one range that begins with block 1.
+        if report.height < report.kept.last().map_or(Height(0), |last| *last.end()) {
+            print(&format!(
+                "it keeps {}: {} of them were checked by hash alone, the others by all rules",
+                blocks(&report.kept),
+                report.by_hash
+            ))?;
+        }
     }
     Ok(())
 }
@@ -237,19 +299,21 @@ impl Target {
     }
 }
 
-fn export(held: &Held, target: Target, json: bool) -> anyhow::Result<()> {
+fn export(held: &Held, target: Target, range: Range, json: bool) -> anyhow::Result<()> {
     let store = held.open()?.store;
-    let (last, _) = store.tip();
-    ensure!(last > Height(0), "the chain has no block yet");
+    let range = range.of(&store)?;
+    let (first, last) = (*range.start(), *range.end());
     let to_stdout = matches!(target, Target::Stdout);
     let bytes = match target {
-        Target::File(to) => write_file(held, &store, last, &to)
+        Target::File(to) => write_file(held, &store, range, &to)
             .with_context(|| format!("cannot write {}", to.display()))?,
         Target::Stream(name, to) => {
-            write_archive(held, &store, last, to).with_context(|| format!("cannot write {name}"))?.1
+            write_archive(held, &store, range, to)
+                .with_context(|| format!("cannot write {name}"))?
+                .1
         }
         Target::Stdout => {
-            write_archive(held, &store, last, io::stdout().lock())
+            write_archive(held, &store, range, io::stdout().lock())
                 .map_err(|error| match error.downcast::<io::Error>() {
                     Ok(error) => OutputError::from(error).into(),
                     Err(error) => error,
@@ -258,9 +322,11 @@ fn export(held: &Held, target: Target, json: bool) -> anyhow::Result<()> {
         }
     };
     let text = match json {
-        true => json!({ "first": "1", "last": last.to_string(), "bytes": bytes.to_string() })
-            .to_string(),
-        false => format!("blocks 1 to {last}, {bytes} bytes"),
+        true => {
+            let (first, last) = (first.to_string(), last.to_string());
+            json!({ "first": first, "last": last, "bytes": bytes.to_string() }).to_string()
+        }
+        false => format!("blocks {first} to {last}, {bytes} bytes"),
     };
     if to_stdout {
         say(&text);
@@ -270,12 +336,17 @@ fn export(held: &Held, target: Target, json: bool) -> anyhow::Result<()> {
 }
 
 /// Writes an archive to a new file, which gets its name only once it is complete.
-fn write_file(held: &Held, store: &Store, last: Height, to: &Path) -> anyhow::Result<u64> {
+fn write_file(
+    held: &Held,
+    store: &Store,
+    range: RangeInclusive<Height>,
+    to: &Path,
+) -> anyhow::Result<u64> {
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
     let written =
-        write_archive(held, store, last, File::create(&partial)?).and_then(|(file, bytes)| {
+        write_archive(held, store, range, File::create(&partial)?).and_then(|(file, bytes)| {
             file.sync_all()?;
             fs::rename(&partial, to)?;
             Ok(bytes)
@@ -289,13 +360,14 @@ fn write_file(held: &Held, store: &Store, last: Height, to: &Path) -> anyhow::Re
 fn write_archive<W: Write>(
     held: &Held,
     store: &Store,
-    last: Height,
+    range: RangeInclusive<Height>,
     to: W,
 ) -> anyhow::Result<(W, u64)> {
+    let (first, last) = (*range.start(), *range.end());
     let bar = progress_bar("export", last.0);
-    let contents = Contents { chain: held.chain.id(), first: Height(1), last };
+    let contents = Contents { chain: held.chain.id(), first, last };
     let mut writer = Writer::new(BufWriter::new(to), contents)?;
-    for height in (1..=last.0).map(Height) {
+    for height in (first.0..=last.0).map(Height) {
         let Kept::Here(bytes) = store.block_bytes(height)? else {
             bail!("block {height} is not stored")
         };

@@ -2,7 +2,7 @@
 
 use ledger::block::Block;
 use ledger::certificate::{Certificate, Vote, VoteKind};
-use ledger::chain::Committed;
+use ledger::chain::{ChainState, Committed};
 use ledger::genesis::{Genesis, template_key};
 use ledger::signature::SigningKey;
 use ledger::transaction::{Body, Output, Transfer, verify_transactions};
@@ -48,8 +48,16 @@ fn precommit(chain: &Chain, height: Height, block: ledger::hash::BlockHash) -> C
 
 /// Adds blocks, each with one transfer from alice to bob.
 fn grow(held: &Held, blocks: u64) {
-    let opened = held.open().unwrap();
-    let (mut state, mut certificate, chain) = (opened.state, opened.certificate, &held.chain);
+    let Opened { store, mut state, mut certificate } = held.open().unwrap();
+    for committed in made(&mut state, &mut certificate, blocks) {
+        store.commit(&[committed]).unwrap();
+    }
+}
+
+/// The next blocks of a chain, each with one transfer from alice to bob.
+fn made(state: &mut ChainState, certificate: &mut Certificate, blocks: u64) -> Vec<Committed> {
+    let chain = Arc::clone(state.chain());
+    let mut made = Vec::new();
     let (alice, bob) = (template_key("alice").unwrap(), template_key("bob").unwrap());
     for _ in 0..blocks {
         let time = Timestamp(state.tip().time.0 + 1_000);
@@ -63,15 +71,24 @@ fn grow(held: &Held, blocks: u64) {
         };
         let signed = vec![Body::Transfer(transfer).sign(chain.id(), &alice)];
         let candidates = verify_transactions(chain.id(), signed).into_iter().flatten();
-        let block = state.propose(validator().public(), time, certificate, candidates);
+        let block = state.propose(validator().public(), time, certificate.clone(), candidates);
         assert_eq!(block.block().transactions.len(), 1);
-        certificate = precommit(chain, block.height(), block.hash());
-        let sealed = state.advance(&block);
-        opened
-            .store
-            .commit(&[Committed { block, certificate: certificate.clone(), sealed }])
-            .unwrap();
+        *certificate = precommit(&chain, block.height(), block.hash());
+        made.push(state.commit(block, certificate.clone()));
     }
+    made
+}
+
+/// Makes the store begin with a snapshot of its chain, which has 16 blocks in a segment.
+fn join(held: &Held, segments: u64) {
+    let mut state = ChainState::genesis(Arc::clone(&held.chain));
+    let mut certificate = Certificate::genesis(held.chain.id());
+    let blocks = made(&mut state, &mut certificate, 16 * segments);
+    let sealed: Vec<_> =
+        blocks.iter().filter_map(|one| Some(one.sealed.as_ref()?.descriptor)).collect();
+    let header = blocks[blocks.len() - 1].block.header();
+    let store = held.open().unwrap().store;
+    store.adopt(header, certificate, &sealed, state.state().clone()).unwrap();
 }
 
 fn verify_home(held: &Held) -> anyhow::Result<()> {
@@ -79,7 +96,7 @@ fn verify_home(held: &Held) -> anyhow::Result<()> {
 }
 
 fn export_to(held: &Held, to: &Path) -> anyhow::Result<()> {
-    export(held, Target::open(to)?, true)
+    export(held, Target::open(to)?, Range::default(), true)
 }
 
 fn import_from(held: &Held, from: &Path) -> anyhow::Result<()> {
@@ -202,4 +219,47 @@ fn a_bad_file_is_named_and_imports_nothing_bad() {
     assert!(error.contains("this home is of chain"), "{error}");
     grow(&foreign, 1);
     assert!(verify_home(&foreign).is_ok());
+}
+
+/// A home that began with the snapshot of block 32 exports and imports what comes after it.
+#[test]
+fn a_home_that_lacks_blocks_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut genesis = genesis(1);
+    genesis.limits.segment_blocks = 16;
+    let (full, partial) = (new_home(&path("full"), &genesis), new_home(&path("part"), &genesis));
+    grow(&full, 50);
+    join(&partial, 2);
+    let range = |first, last| Range { first, last };
+    let export = |held: &Held, name: &str, range: Range| {
+        export(held, Target::open(&path(name))?, range, true)
+    };
+    let refusal = export(&partial, "none", Range::default()).unwrap_err().to_string();
+    assert!(refusal.contains("it keeps no block;"), "{refusal}");
+
+    for (name, first, last) in [("late", Some(40), None), ("early", Some(20), Some(45))] {
+        export(&full, name, range(first, last)).unwrap();
+    }
+    let refusal = import_from(&partial, &path("late")).unwrap_err().to_string();
+    assert!(refusal.contains("begins with block 40") && refusal.contains("is 33"), "{refusal}");
+    for file in ["early", "late", "early"] {
+        import_from(&partial, &path(file)).unwrap();
+    }
+    assert_eq!(tip(&partial), tip(&full));
+    verify(&partial, true).unwrap();
+    verify(&partial, false).unwrap();
+
+    for (first, last) in [(None, None), (Some(32), None), (Some(1), Some(10)), (None, Some(33))] {
+        let refusal = export(&partial, "x", range(first, last)).unwrap_err().to_string();
+        assert!(refusal.contains("it keeps blocks 33 to 50;"), "{refusal}");
+    }
+    for (first, last) in [(Some(0), None), (Some(41), Some(40)), (None, Some(51))] {
+        let refusal = export(&partial, "x", range(first, last)).unwrap_err().to_string();
+        assert!(refusal.contains("blocks 1 to 50"), "{refusal}");
+    }
+    export(&partial, "rest", range(Some(33), None)).unwrap();
+    export(&full, "same", range(Some(33), Some(50))).unwrap();
+    let bytes = |name: &str| std::fs::read(path(name)).unwrap();
+    assert!(bytes("rest") == bytes("same"));
 }

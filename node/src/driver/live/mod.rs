@@ -16,8 +16,9 @@ use ledger::store::Store;
 use ledger::transaction::VerifiedTransaction;
 use ledger::units::Height;
 use protocol::budget::Cost;
+use protocol::eras::Announcement;
 use protocol::live::mempool::AdmitError;
-use protocol::message::{CertifiedHeader, answer_bytes_max};
+use protocol::message::{CertifiedHeader, Response, answer_bytes_max};
 use protocol::{Effect, Input, Machine, PeerId, Quorum, RequestId, Ticket};
 use tokio::sync::{broadcast, watch};
 
@@ -358,6 +359,11 @@ impl Driver {
                 }
             }
             Effect::RespondBlocks(ticket, from) => self.respond_blocks(ticket, from),
+            // A node that claims nothing is relied on for nothing.
+            Effect::RespondEras { ticket, .. } => {
+                let nothing = Response::Eras(Announcement::default());
+                self.perform(Effect::Respond(ticket, codec::encode(&nothing)))?;
+            }
             Effect::Commit(_) | Effect::Request(..) => {
                 unreachable!("performed by `turn`, as inputs follow from them")
             }

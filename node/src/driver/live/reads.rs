@@ -226,6 +226,11 @@ impl<Peer: Copy + Eq, Job> Line<Peer, Job> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use ledger::chain::{Chain, ChainState, Committed};
+    use ledger::genesis::Genesis;
+
     use super::*;
 
     /// Takes out jobs until none may run.
@@ -279,6 +284,38 @@ mod tests {
             }
         }
         assert_eq!(order, [1_000, 0, 1_001, 1, 1_000, 2, 1_001, 3, 4]);
+    }
+
+    /// The first 16 blocks came as a snapshot.
+    #[test]
+    fn blocks_that_are_not_kept_are_an_answer_of_their_own() {
+        let mut genesis = Genesis::from_json(include_bytes!("../../../../genesis.json")).unwrap();
+        genesis.limits.segment_blocks = 16;
+        let (chain, folder) = (Chain::new(genesis), tempfile::tempdir().unwrap());
+        let path = folder.path().join("db");
+        Store::create(&path, chain.genesis()).unwrap();
+        let store = Store::open(&path, &chain).unwrap().store;
+        let mut state = ChainState::genesis(Arc::clone(&chain));
+        let mut certificate = Certificate::genesis(chain.id());
+        let mut next = || {
+            let proposer = chain.genesis().validators[0].key;
+            let (time, parent) = (state.next_time(), certificate.clone());
+            let block = state.propose(proposer, time, parent.clone(), Vec::new());
+            certificate = Certificate { height: block.height(), block: block.hash(), ..parent };
+            state.commit(block, certificate.clone())
+        };
+        let Committed { block, certificate, sealed } = (0..16).map(|_| next()).last().unwrap();
+        let (sealed, accounts) = (sealed.unwrap().descriptor, block.state().clone());
+        store.adopt(block.header(), certificate, &[sealed], accounts).unwrap();
+        store.commit(&[next(), next()]).unwrap();
+        for (from, expected) in [(1, None), (16, None), (17, Some(2)), (18, Some(1)), (19, Some(0))]
+        {
+            match read_blocks(&store, Height(from)).unwrap().0 {
+                Response::NotKept => assert_eq!(expected, None, "{from}"),
+                Response::Blocks(blocks, _) => assert_eq!(expected, Some(blocks.len()), "{from}"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Tests of requests and responses.
 
 use super::*;
+use crate::eras::{Announcement, Era, EraRanges};
 use crate::message::REQUESTED_TRANSACTIONS_MAX;
 
 /// A valid block of `transfers` transfers, all of one sender, and their hashes.
@@ -112,6 +113,24 @@ fn the_genesis_is_given_in_pieces_that_hash_to_the_chain() {
     assert_eq!((piece(2), piece(u32::MAX)), (None, None));
     let genesis: Genesis = codec::decode(&pieces.concat(), codec::VALUE_BYTES_MAX).unwrap();
     assert_eq!(genesis.chain_id(), chain.id());
+}
+
+/// What a node keeps is not for this machine to know, so the driver answers.
+#[test]
+fn a_question_for_eras_is_handed_on() {
+    let mut node = Node::fresh(None);
+    let said = Announcement { is_archive: true, eras: EraRanges::of([Era(3), Era(4)]) };
+    let request = codec::encode(&Request::Eras(said.clone()));
+    let effects = node.give(Input::Request(PEER, Ticket(1), request));
+    let asked = |effect: &Effect| {
+        matches!(effect, Effect::RespondEras { ticket: Ticket(1), from: PEER, said: heard }
+            if *heard == said)
+    };
+    assert!(effects.iter().any(asked), "{effects:?}");
+    // Ranges that touch each other.
+    let request = codec::encode(&(5u32, true, vec![(3u64, 3u64), (4, 4)]));
+    let effects = node.give(Input::Request(PEER, Ticket(2), request));
+    assert_eq!(bans(&effects), 1, "{effects:?}");
 }
 
 /// Answers the node's request for this peer's tip and clock. The peer's clock is `ahead` ms ahead

@@ -6,6 +6,7 @@
 //! segment is called a source. From a source, and only from a source, a node wants more chunks than
 //! the source may send. So the source can pick chunks that it has given to no other node yet.
 
+mod collections;
 mod endgame;
 mod requests;
 
@@ -19,6 +20,7 @@ use super::meter::Limit;
 use super::segments::{Segment, Segments};
 use super::supplier::{Breach, Supplier};
 use crate::ids::PeerId;
+use collections::Fetched;
 use requests::{Request, Requests};
 
 /// Number of chunks wanted from a source beyond its credit, so that the source can choose.
@@ -49,15 +51,6 @@ pub(crate) enum Arrival {
     Unasked,
     /// The peer had no credit.
     TooMany,
-}
-
-/// A collection whose chunks may be fetched.
-#[derive(Debug, Default)]
-struct Fetched {
-    /// Number of its chunks that arrived and were missing.
-    verified: u64,
-    /// Whether none of its chunks is asked for now.
-    is_paused: bool,
 }
 
 /// All chunks that are being fetched, and the peers from which they are wanted.
@@ -107,47 +100,6 @@ impl Downloads {
         for id in gone.wants() {
             self.requests.change(*id, |request| request.release(peer));
         }
-    }
-
-    /// Chunks of this collection may be fetched.
-    pub(super) fn open(&mut self, collection: CollectionNumber) {
-        self.collections.insert(collection, Fetched::default());
-    }
-
-    /// Nothing of this collection is fetched any more. Peers are not told of each chunk.
-    pub(super) fn close(&mut self, collection: CollectionNumber) {
-        self.collections.remove(&collection);
-        let segments: Vec<SegmentId> = self.segments.of(collection).map(Segment::id).collect();
-        segments.into_iter().for_each(|segment| self.remove_segment(segment));
-        self.suppliers.values_mut().for_each(|peer| peer.forget_collection(collection));
-    }
-
-    /// Asks for no chunk of a collection, and withdraws all requests, until it is resumed.
-    pub(super) fn pause(&mut self, collection: CollectionNumber) {
-        let Some(fetched) = self.collections.get_mut(&collection) else { return };
-        fetched.is_paused = true;
-        let missing = self.segments.of(collection).flat_map(Segment::missing_chunks);
-        for id in missing.collect::<Vec<_>>() {
-            let request = self.requests.get(id).unwrap_or_default();
-            request.peers().for_each(|peer| self.release(peer, id));
-        }
-    }
-
-    /// Asks for chunks of a collection again.
-    pub(super) fn resume(&mut self, collection: CollectionNumber) {
-        if let Some(fetched) = self.collections.get_mut(&collection) {
-            fetched.is_paused = false;
-        }
-    }
-
-    /// Sets the most bytes of a chunk of any open collection.
-    pub(super) const fn set_chunk_bytes(&mut self, chunk_bytes: u64) {
-        self.chunk_bytes = chunk_bytes;
-    }
-
-    #[cfg(test)]
-    pub(super) const fn chunk_bytes(&self) -> u64 {
-        self.chunk_bytes
     }
 
     /// Begins to fetch a segment, of which some chunks may be here.

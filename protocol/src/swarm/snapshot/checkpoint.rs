@@ -10,12 +10,12 @@ use ledger::history::SegmentDescriptor;
 use ledger::merkle::MerkleProof;
 use ledger::units::{Height, SegmentIndex};
 
-use super::joining::JoinFailure;
 use super::offers::Offers;
 use crate::ids::PeerId;
 use crate::offence::Offence;
 use crate::swarm::engine::Engine;
 use crate::swarm::history::{self, HISTORY};
+use crate::swarm::join_failure::JoinFailure;
 use crate::swarm::message::SyncMessage;
 
 /// Timeout of a request, after which another peer is asked.

@@ -18,6 +18,7 @@ use crate::swarm::effect::Effect;
 use crate::swarm::engine::Engine;
 use crate::swarm::history;
 use crate::swarm::input::{Join, SnapshotOffer};
+use crate::swarm::join_failure::JoinFailure;
 use crate::swarm::message::{ChunkId, FrontierPage, SNAPSHOTS_MAX, SyncMessage};
 use crate::swarm::ranges::SegmentRanges;
 
@@ -30,54 +31,6 @@ const OFFER_PATIENCE: Duration = Duration::from_secs(5);
 const STALLED: Duration = Duration::from_secs(10);
 /// Delay until peers are asked again, once none of them had an answer.
 const RETRY: Duration = Duration::from_millis(750);
-
-/// Why a chain cannot begin with a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum JoinFailure {
-    /// The chain of the peers has only a few blocks.
-    #[error("the chain is too short for a snapshot to save anything")]
-    Near,
-    /// No peer has sent a list of segments that a certified header proves.
-    #[error("no peer has sent the manifest of the chain")]
-    NoManifest,
-    /// No peer announces a snapshot of a proved block.
-    #[error("no connected peer offers a snapshot")]
-    NotOffered,
-    /// All snapshots that peers announced were tried.
-    #[error("none of the offered snapshots could be fetched")]
-    AllLeft,
-    /// The chain has another block at the height of the checkpoint.
-    #[error(
-        "the chain of the peers has block {found} at height {height}, and the checkpoint is block \
-         {expected}"
-    )]
-    CheckpointContradicted {
-        /// Height of the checkpoint.
-        height: Height,
-        /// The checkpoint.
-        expected: BlockHash,
-        /// The block in the chain.
-        found: BlockHash,
-    },
-    /// The checkpoint is inside a segment, and no peer proves which block is there.
-    #[error("no connected peer has proved which block is at height {height} of the checkpoint")]
-    CheckpointUnproved {
-        /// Height of the checkpoint.
-        height: Height,
-    },
-}
-
-impl JoinFailure {
-    /// Whether the node must stop: the chain is not, or may not be, the one that the operator
-    /// wants.
-    #[must_use]
-    pub const fn is_fatal(&self) -> bool {
-        match self {
-            Self::CheckpointContradicted { .. } | Self::CheckpointUnproved { .. } => true,
-            Self::Near | Self::NoManifest | Self::NotOffered | Self::AllLeft => false,
-        }
-    }
-}
 
 /// What is being done.
 #[derive(Debug)]

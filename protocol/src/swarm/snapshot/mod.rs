@@ -31,7 +31,6 @@ use super::progress::Progress;
 use super::ranges::SegmentRanges;
 use super::uploads::Class;
 use crate::ids::PeerId;
-pub use joining::JoinFailure;
 use joining::{Joining, Step};
 pub(super) use serve::on_get_block_proof;
 
@@ -221,3 +220,6 @@ impl Kind {
         Some((fetch.offer.height, &fetch.progress))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use ledger::codec;
 use ledger::hash::{BlockHash, Hash, TxHash};
 use ledger::transaction::VerifiedTransaction;
 use ledger::units::{Amount, Height, Nonce, Round};
+use protocol::eras::{Announcement, Era, EraRanges};
 use protocol::message::{
     Attempt, ConsensusMessage, PolkaCertificate, Proposal, Request, Response, RoundCertificate,
     SignedProposal, SignedVote,
@@ -40,6 +41,7 @@ pub(super) fn answer(request: &Request) -> Option<Vec<u8>> {
             )
         }
         Request::Genesis(_) => Response::Genesis(None),
+        Request::Eras(said) => Response::Eras(said.clone()),
     };
     Some(codec::encode(&response))
 }
@@ -163,7 +165,7 @@ pub(super) fn byzantine(stream: &mut Stream<'_>, attempt: u64) -> Vec<u8> {
 pub(super) fn request(stream: &mut Stream<'_>) -> Vec<u8> {
     let fixture = fixture();
     let height = Height(stream.below(NAMED) as u64);
-    let request = match stream.below(5) {
+    let request = match stream.below(6) {
         0 => Request::Tip(fixture.certified(height)),
         1 => Request::Blocks(height),
         2 => Request::Proposed(
@@ -171,7 +173,11 @@ pub(super) fn request(stream: &mut Stream<'_>) -> Vec<u8> {
             fixture.block(height).map(|(block, _)| block.hash()).unwrap_or_default(),
         ),
         3 => Request::Transactions(vec![TxHash::default(); usize::from(stream.byte())]),
-        _ => Request::Genesis(u32::from(stream.byte())),
+        4 => Request::Genesis(u32::from(stream.byte())),
+        _ => {
+            let eras = EraRanges::of((0..u64::from(stream.byte())).map(|at| Era(2 * at)));
+            Request::Eras(Announcement { is_archive: true, eras })
+        }
     };
     codec::encode(&request)
 }

@@ -295,6 +295,7 @@ impl Shell {
             }
             Effect::Judge(..)
             | Effect::RespondBlocks(..)
+            | Effect::RespondEras { .. }
             | Effect::Submitted(..)
             | Effect::Notice(_) => {}
         }
@@ -440,6 +441,7 @@ impl Due {
             Effect::Judge(ticket, _)
             | Effect::Respond(ticket, _)
             | Effect::RespondBlocks(ticket, _)
+            | Effect::RespondEras { ticket, .. }
             | Effect::Submitted(ticket, _) => Some(*ticket),
             _ => None,
         });

@@ -8,9 +8,11 @@ use ledger::certificate::VoteKind;
 use ledger::codec;
 use ledger::transaction::{Transaction, verify_transactions};
 use ledger::units::Round;
+use protocol::eras::Announcement;
 use protocol::live::Notice;
 use protocol::message::{
-    Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, LogEntry, SignedVote, TRANSACTIONS_BYTES_MAX,
+    Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, LogEntry, Response, SignedVote,
+    TRANSACTIONS_BYTES_MAX,
 };
 use protocol::{Effect, FetchPlan, Input, RequestId, Ticket, Topic, Verdict};
 use rand::RngExt;
@@ -107,6 +109,10 @@ impl World {
             Effect::RespondBlocks(ticket, height) => {
                 let bytes = codec::encode(&self.nodes[node].disk.blocks_from(height));
                 self.respond(node, ticket, bytes);
+            }
+            Effect::RespondEras { ticket, .. } => {
+                let nothing = codec::encode(&Response::Eras(Announcement::default()));
+                self.respond(node, ticket, nothing);
             }
             Effect::Sync(_) => {}
             Effect::Evidence(evidence) => {

@@ -1,6 +1,6 @@
 //! Events and their order.
 
-use ledger::hash::Hash;
+use ledger::hash::{Hash, SnapshotId};
 use ledger::units::SegmentIndex;
 use protocol::swarm::message::ChunkId;
 
@@ -11,6 +11,8 @@ use crate::swarm::link::Nanos;
 pub(super) enum Content {
     Message(Vec<u8>),
     Chunk(ChunkId, Hash, u64),
+    /// A chunk of a snapshot.
+    Part(ChunkId, Vec<u8>),
 }
 
 /// An event that may come next.
@@ -41,6 +43,7 @@ pub(super) enum Happening {
     },
     Assembled(usize, u64, SegmentIndex),
     Applied(usize, u64, SegmentIndex),
+    Loaded(usize, u64, SnapshotId),
 }
 
 pub(super) struct Event {

@@ -1,9 +1,9 @@
 //! Frames on their way: over the uplink of one node to the downlink of another.
 
-use ledger::hash::Hash;
+use ledger::hash::{Hash, SnapshotId};
 use protocol::PeerId;
-use protocol::swarm::Input;
 use protocol::swarm::message::{CHUNK_HEADER_BYTES, ChunkId, SyncMessage};
+use protocol::swarm::{CollectionKind, Input, snapshot_chunk};
 
 use super::{CHUNK_OVERHEAD, Content, Happening, World, nanos};
 use crate::swarm::plan::Conduct;
@@ -29,11 +29,21 @@ impl World {
     }
 
     pub(super) fn send_chunk(&mut self, place: usize, peer: PeerId, id: ChunkId, name: ChunkId) {
+        let sync = self.machine(place).expect("only a running node sends chunks");
+        match sync.kind(id.segment.collection) {
+            Some(CollectionKind::History) => {}
+            Some(CollectionKind::Snapshot(snapshot)) => {
+                return self.send_part(place, peer, id, name, snapshot);
+            }
+            None => return self.give(place, Input::Unsent(peer, id)),
+        }
         let Some((hash, bytes)) = self.made.chunk(id) else {
             return self.give(place, Input::Unsent(peer, id));
         };
         let hash = match self.nodes[place].member.conduct {
-            Conduct::Honest => hash,
+            Conduct::Honest | Conduct::Forges(_) | Conduct::Withholds(_) | Conduct::Misplaces => {
+                hash
+            }
             Conduct::Stalls => return,
             Conduct::Poisons => Hash::ZERO,
             Conduct::Rots if id.chunk % ROTTEN_ONE_IN == 1 => {
@@ -47,13 +57,52 @@ impl World {
         self.push(place, peer, cost, Content::Chunk(name, hash, bytes));
     }
 
+    /// Sends a chunk of a snapshot.
+    fn send_part(
+        &mut self,
+        place: usize,
+        peer: PeerId,
+        id: ChunkId,
+        name: ChunkId,
+        snapshot: SnapshotId,
+    ) {
+        let to = peer.0 as usize;
+        let index = snapshot_chunk(id);
+        let file = &self.nodes[place].files[&snapshot];
+        let bytes = self.made.accounts.chunk(&file.offer.frontier, index);
+        let Some(mut bytes) = bytes else {
+            return self.give(place, Input::Impossible(peer, id));
+        };
+        let is_true = file.offer.frontier.verify_chunk(index, &bytes).is_ok();
+        match self.nodes[place].member.conduct {
+            Conduct::Stalls => return,
+            Conduct::Poisons => bytes[8] ^= 1,
+            Conduct::Rots if id.chunk % ROTTEN_ONE_IN == 1 => {
+                return self.give(place, Input::Unsent(peer, id));
+            }
+            Conduct::Withholds(_) if !is_true => {
+                if let Some(link) = self.nodes[place].links[to] {
+                    self.on_written(place, to, link, 1);
+                }
+                return;
+            }
+            Conduct::Forges(_) => {}
+            _ => assert!(is_true, "node {place} has stored a false chunk {index}"),
+        }
+        self.tell(place, || format!("to {to}: chunk {index} of the snapshot"));
+        let length = bytes.len() as u64;
+        self.nodes[place].chunk_bytes_sent += length;
+        let cost = (length + CHUNK_HEADER_BYTES as u64) * CHUNK_OVERHEAD / 1_000;
+        self.push(place, peer, cost, Content::Part(name, bytes));
+    }
+
     fn push(&mut self, place: usize, peer: PeerId, bytes: u64, content: Content) {
         let to = peer.0 as usize;
         if let Some(link) = self.nodes[place].links[to] {
             let uplink = &mut self.nodes[place].uplink;
             match content {
                 Content::Message(_) => uplink.push(to, bytes, (link, content)),
-                Content::Chunk(..) => {
+                Content::Chunk(..) | Content::Part(..) => {
                     let written = uplink.push_chunk(to, bytes, (link, content));
                     self.on_written(place, to, link, written);
                 }
@@ -123,6 +172,9 @@ impl std::fmt::Debug for Short<'_> {
                 update.received,
                 update.allowed
             ),
+            Ok(SyncMessage::Frontier(id, page, content)) => {
+                write!(f, "page {page} of the frontier of {id}: {}", content.is_some())
+            }
             Ok(SyncMessage::Head(index, head)) => write!(f, "head {index}: {}", head.is_some()),
             Ok(SyncMessage::Manifest(height, index, all)) => {
                 write!(f, "manifest at {height} from {index}: {:?}", all.map(|all| all.len()))

@@ -5,15 +5,19 @@ mod frames;
 mod perform;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
+use ledger::hash::SnapshotId;
 use ledger::history::SegmentHead;
 use ledger::units::SegmentIndex;
 use protocol::message::CertifiedHeader;
 use protocol::swarm::message::ChunkId;
-use protocol::swarm::{Expected, Input, Rates, SegmentRanges, Setup, Swarm};
+use protocol::swarm::{
+    Expected, Input, Join, Rates, SegmentRange, SegmentRanges, Setup, SnapshotOffer, Swarm,
+};
 use protocol::{Offence, PeerId};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -31,6 +35,13 @@ const CHUNK_OVERHEAD: u64 = 1_045;
 /// Most wakes in a row while no time passes. Only a faulty machine asks for more.
 const WAKES_MAX: u32 = 1_000;
 
+/// A snapshot on a node's disk.
+struct File {
+    offer: SnapshotOffer,
+    chunks: BTreeSet<u64>,
+    is_whole: bool,
+}
+
 /// A node: the machine while it runs, and the state that outlives it.
 struct Node {
     member: Member,
@@ -44,8 +55,11 @@ struct Node {
     banned: BTreeSet<usize>,
     wake_at: Option<Nanos>,
     wakes: u32,
+    /// Segments before this one are not here, since the node began with a snapshot.
+    first: usize,
     /// Number of segments applied.
     applied: usize,
+    files: BTreeMap<SnapshotId, File>,
     /// Segments begun and not yet applied, each with one flag for each chunk: whether it is here.
     staged: Vec<(SegmentHead, Vec<bool>)>,
     manifest: Option<Vec<u8>>,
@@ -73,6 +87,7 @@ pub struct World {
     agenda: BinaryHeap<Reverse<Event>>,
     nodes: Vec<Node>,
     rng: ChaCha8Rng,
+    loaded: Vec<(usize, Duration)>,
     bans: Vec<(usize, usize, Offence)>,
     control_bytes: u64,
     digest: DefaultHasher,
@@ -90,7 +105,8 @@ impl World {
     /// A swarm before any node has started.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        let made = Made::new(plan.bytes, plan.segment_bytes, plan.chunk_bytes);
+        let Plan { bytes, segment_bytes, chunk_bytes, accounts, .. } = plan;
+        let made = Made::with_accounts(bytes, segment_bytes, chunk_bytes, accounts);
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
         let count = plan.members.len();
         let nodes = plan.members.iter().map(|member| Node {
@@ -103,6 +119,8 @@ impl World {
             banned: BTreeSet::new(),
             wake_at: None,
             wakes: 0,
+            first: 0,
+            files: BTreeMap::new(),
             applied: if member.is_seed { made.heads.len() } else { 0 },
             staged: Vec::new(),
             manifest: None,
@@ -121,6 +139,7 @@ impl World {
             sequence: 0,
             links: 0,
             agenda: BinaryHeap::new(),
+            loaded: Vec::new(),
             bans: Vec::new(),
             control_bytes: 0,
             digest: DefaultHasher::new(),
@@ -130,6 +149,7 @@ impl World {
             rng: ChaCha8Rng::seed_from_u64(rng.random()),
         };
         world.choose_neighbours(&mut rng);
+        (0..count).for_each(|place| world.keep_snapshot(place));
         for place in 0..count {
             world.plan_at(nanos(world.nodes[place].member.starts_at), Happening::Start(place));
         }
@@ -156,17 +176,14 @@ impl World {
     /// Like [`Self::run`], but until `end` at most. Returns false once every awaited leecher has
     /// every chunk.
     pub fn run_until(&mut self, end: Duration) -> bool {
-        let chunks = self.made.chunks() as usize;
         while self.agenda.peek().is_some_and(|Reverse(event)| event.at <= nanos(end)) {
             let Some(Reverse(event)) = self.agenda.pop() else { return false };
             self.now = event.at;
-            let may_complete = matches!(event.what, Happening::Arrives { .. });
+            let may_complete =
+                matches!(event.what, Happening::Arrives { .. } | Happening::Applied(..));
             self.happen(event.what);
             if may_complete
-                && self
-                    .nodes
-                    .iter()
-                    .all(|node| !node.is_awaited() || node.stored_at.len() >= chunks)
+                && self.nodes.iter().all(|node| !node.is_awaited() || node.is_done(&self.made))
             {
                 return false;
             }
@@ -191,7 +208,7 @@ impl World {
         match what {
             Happening::Start(place) => self.start(place),
             Happening::Kill(place, life) => {
-                let is_done = self.nodes[place].stored_at.len() as u64 == self.made.chunks();
+                let is_done = self.nodes[place].is_done(&self.made);
                 if self.nodes[place].life == life && !is_done {
                     self.stop(place);
                     self.start(place);
@@ -220,6 +237,14 @@ impl World {
                 if self.nodes[to].links[from] == Some(link) {
                     let input = match content {
                         Content::Message(bytes) => Input::Message(PeerId(from as u64), bytes),
+                        Content::Part(id, part) => {
+                            let expected = self.machine(to).and_then(|sync| sync.expected(id));
+                            let is_valid =
+                                expected.is_some_and(|expected| expected.verify(id, &part));
+                            let bytes = part.len() as u64;
+                            self.nodes[to].received_bytes += bytes;
+                            Input::Chunk { from: PeerId(from as u64), id, is_valid, bytes }
+                        }
                         Content::Chunk(id, hash, bytes) => {
                             self.nodes[to].received_bytes += bytes;
                             let expected = self.machine(to).and_then(|sync| sync.expected(id));
@@ -238,7 +263,17 @@ impl World {
                 self.nodes[place].applied = index.0 as usize + 1;
                 self.give(place, Input::Tip(descriptor.last, vec![descriptor]));
             }
-            Happening::Assembled(..) | Happening::Applied(..) => {}
+            Happening::Loaded(place, life, id) if self.nodes[place].life == life => {
+                self.loaded.push((place, Duration::from_nanos(self.now)));
+                let node = &mut self.nodes[place];
+                let file = node.files.get_mut(&id).expect("a snapshot is loaded from its file");
+                file.is_whole = true;
+                let segment = self.made.manifest_index(file.offer.height);
+                (node.first, node.applied) = (segment + 1, segment + 1);
+                let history = self.made.history(segment + 1);
+                self.give(place, Input::Loaded { id, history });
+            }
+            Happening::Assembled(..) | Happening::Applied(..) | Happening::Loaded(..) => {}
         }
     }
 
@@ -251,17 +286,23 @@ impl World {
         let setup = Setup {
             chain: self.made.chain.clone(),
             history: &self.made.history(node.applied),
-            kept: SegmentRanges::before(SegmentIndex(node.applied as u64)),
+            kept: node.kept(),
             staged: node.staged.clone(),
             manifest: node.manifest.clone(),
             nonce,
             rates: Rates::default(),
-            join: None,
+            join: (node.member.joins && node.applied == 0).then(Join::default),
         };
         let (sync, effects) = Swarm::new(setup, Duration::from_nanos(self.now));
         node.sync = Some(sync);
         let killed_at = node.member.killed_every.map(|every| self.now + nanos(every));
         self.perform(place, effects);
+        // An unfinished file does not survive.
+        self.nodes[place].files.retain(|_, file| file.is_whole);
+        let offers = self.nodes[place].files.values().map(|file| file.offer.clone());
+        for offer in offers.collect::<Vec<_>>() {
+            self.give(place, Input::SnapshotKept(offer));
+        }
         if self.nodes[place].member.is_seed {
             self.give(place, Input::Tip(self.target.header.height, Vec::new()));
         }
@@ -274,6 +315,23 @@ impl World {
         if let Some(at) = killed_at {
             self.plan_at(at, Happening::Kill(place, life));
         }
+    }
+
+    /// A seed has the plan's snapshot, or the one that it makes of it.
+    fn keep_snapshot(&mut self, place: usize) {
+        let Member { is_seed: true, conduct, .. } = self.nodes[place].member else { return };
+        let Some(segment) = self.plan.snapshot else { return };
+        let accounts = &self.made.accounts;
+        let frontier = match conduct {
+            Conduct::Forges(forgery) | Conduct::Withholds(forgery) => accounts.forge(forgery),
+            _ => Arc::clone(&accounts.frontier),
+        };
+        let mut offer = self.made.offer(segment, &frontier);
+        if conduct == Conduct::Misplaces {
+            offer.header.time.0 += 1;
+        }
+        let file = File { offer, chunks: BTreeSet::new(), is_whole: true };
+        self.nodes[place].files.insert(file.offer.id, file);
     }
 
     fn stop(&mut self, place: usize) {
@@ -361,7 +419,7 @@ impl World {
         let chunk_bytes_sent = self.nodes.iter().map(|node| node.chunk_bytes_sent).sum::<u64>();
         let sent: u64 = self.nodes.iter().map(|node| node.uplink.sent).sum();
         Outcome {
-            is_complete: awaited.iter().all(|node| node.stored_at.len() == chunks),
+            is_complete: awaited.iter().all(|node| node.is_done(&self.made)),
             time: Duration::from_nanos(last_at.saturating_sub(first)),
             bound: self.plan.bound_seconds(bytes),
             bound_on_wire: self.plan.bound_seconds(chunk_cost(bytes)),
@@ -372,6 +430,7 @@ impl World {
             last_percent,
             stored_twice: awaited.iter().map(|node| node.stored_twice).sum::<u64>() as f64
                 / (chunks * awaited.len()) as f64,
+            loaded: self.loaded.clone(),
             bans: self.bans.clone(),
             digest: self.digest.finish(),
         }
@@ -405,6 +464,24 @@ impl World {
 }
 
 impl Node {
+    /// Whether it has all that it fetches.
+    fn is_done(&self, made: &Made) -> bool {
+        match self.member.joins {
+            true => self.applied == made.heads.len(),
+            false => self.stored_at.len() as u64 >= made.chunks(),
+        }
+    }
+
+    /// The sealed segments that are here.
+    fn kept(&self) -> SegmentRanges {
+        let mut kept = SegmentRanges::before(SegmentIndex(self.applied as u64));
+        if let Some(last) = self.first.checked_sub(1) {
+            let last = SegmentIndex(last as u64);
+            kept.remove_range(SegmentRange { first: SegmentIndex(0), last });
+        }
+        kept
+    }
+
     fn is_awaited(&self) -> bool {
         !self.member.is_seed && self.member.conduct == Conduct::Honest && self.member.is_awaited
     }

@@ -1,12 +1,13 @@
 //! The effects of a node, performed in the world.
 
+use std::collections::BTreeSet;
 use std::hash::Hasher;
 
 use ledger::units::SegmentIndex;
-use protocol::swarm::Effect;
 use protocol::swarm::message::{ChunkId, DESCRIPTORS_MAX, SyncMessage};
+use protocol::swarm::{CollectionKind, Effect, HISTORY, snapshot_chunk};
 
-use super::{Happening, World};
+use super::{File, Happening, World};
 use crate::swarm::link::Nanos;
 
 impl World {
@@ -28,7 +29,8 @@ impl World {
                 self.say(place, peer, &SyncMessage::Manifest(height, first, Some(all)));
             }
             Effect::SendHead(peer, index) => {
-                let is_applied = (index.0 as usize) < self.nodes[place].applied;
+                let node = &self.nodes[place];
+                let is_applied = (node.first..node.applied).contains(&(index.0 as usize));
                 let head = self.made.heads.get(index.0 as usize).filter(|_| is_applied);
                 let message = SyncMessage::Head(index, head.cloned());
                 self.say(place, peer, &message);
@@ -56,6 +58,27 @@ impl World {
             Effect::Keep(index) => {
                 panic!("segment {index} of backfill, of which nothing is missing")
             }
+            Effect::SendBlockProof(peer, height) => {
+                let proof = self.made.block_proof(height);
+                self.say(place, peer, &SyncMessage::BlockProof(height, proof));
+            }
+            Effect::BeginSnapshot(offer) => {
+                self.tell(place, || format!("begins the snapshot {}", offer.id));
+                let file = File { chunks: BTreeSet::new(), is_whole: false, offer };
+                let before = self.nodes[place].files.insert(file.offer.id, file);
+                assert!(before.is_none(), "node {place} begins a snapshot twice");
+            }
+            Effect::DropSnapshot(id) => drop(self.nodes[place].files.remove(&id)),
+            Effect::LoadSnapshot { id, descriptors } => {
+                let file = &self.nodes[place].files[&id];
+                let frontier = &file.offer.frontier;
+                assert!(*frontier == self.made.accounts.frontier, "only a true snapshot is whole");
+                assert_eq!(file.chunks.len() as u64, frontier.chunk_count());
+                assert_eq!(descriptors.last().map(|one| one.last), Some(file.offer.height));
+                let life = self.nodes[place].life;
+                self.plan_at(self.now, Happening::Loaded(place, life, id));
+            }
+            Effect::JoinFailed(failure) => panic!("node {place}: {failure}"),
             Effect::Plan(_) => {}
             Effect::Ban { peer, offence } => {
                 let other = peer.0 as usize;
@@ -64,7 +87,6 @@ impl World {
                 self.bans.push((place, other, offence));
                 self.close(place, other);
             }
-            other => panic!("{other:?}"),
         }
     }
 
@@ -78,6 +100,9 @@ impl World {
 
     fn store(&mut self, place: usize, id: ChunkId) {
         let index = id.segment.index.0;
+        if id.segment.collection != HISTORY {
+            return self.store_part(place, id);
+        }
         self.tell(place, || format!("stores {index}/{}", id.chunk));
         self.digest.write_u64(self.now);
         self.digest.write_usize(place);
@@ -96,5 +121,17 @@ impl World {
         } else {
             node.stored_twice += 1;
         }
+    }
+
+    fn store_part(&mut self, place: usize, id: ChunkId) {
+        let sync = self.machine(place).expect("only a running node stores chunks");
+        let Some(CollectionKind::Snapshot(snapshot)) = sync.kind(id.segment.collection) else {
+            panic!("{id:?} is stored after its collection was opened")
+        };
+        self.digest.write_u64(self.now);
+        self.digest.write_usize(place);
+        self.digest.write_u64(snapshot_chunk(id));
+        let file = self.nodes[place].files.get_mut(&snapshot).expect("a snapshot is begun first");
+        assert!(file.chunks.insert(snapshot_chunk(id)), "node {place} stores {id:?} twice");
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of one machine that joins with a snapshot, or offers one.
 
 mod newcomer;
+mod serving;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,6 +1,12 @@
 //! Checks a whole store. Trusts nothing but the genesis that the caller gives.
+//!
+//! Blocks from the genesis on are checked by all rules, up to the first one that is not kept. What
+//! follows is in `partial`.
+
+mod partial;
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +17,7 @@ use crate::history::SealedSegment;
 use crate::state::State;
 use crate::store::disk::{self, Disk};
 use crate::store::index::{self, Entry};
+use crate::store::kept::Kept;
 use crate::store::pages::{ERA_SEGMENTS, Name, Pages};
 use crate::store::recover::{
     block_bytes, check_witness, open_for, read_open, read_sealed, read_tip,
@@ -43,9 +50,15 @@ impl std::fmt::Display for Problem {
 pub struct VerifyReport {
     /// Height of the last block that follows from the genesis by all rules.
     pub height: Height,
-    /// Number of transactions up to this height. Every signature was verified.
+    /// Which blocks are kept, as ranges of their heights, in order.
+    pub kept: Vec<RangeInclusive<Height>>,
+    /// Number of kept blocks that were checked by hash alone: a quorum signed them, and whether
+    /// they follow the rules was not checked. They come after a block that is not kept.
+    pub by_hash: u64,
+    /// Number of transactions in the blocks that were checked by all rules. Every signature was
+    /// verified.
     pub transactions: u64,
-    /// Number of sealed segments up to this height.
+    /// Number of sealed segments that were checked.
     pub segments: u64,
     /// Number of snapshots without a problem, if snapshots were checked.
     pub snapshots: u64,
@@ -110,6 +123,9 @@ impl Store {
     /// except evidence, follow from the blocks. All this takes longer than to sync the chain from
     /// peers.
     ///
+    /// A store that lacks blocks is clean if all that it keeps is right. Kept blocks after the first
+    /// lack are checked by hash, and those after the checkpoint by all rules.
+    ///
     /// Changes nothing that is stored. An unfinished checkpoint, which a crash may leave, is no
     /// problem. After each block `progress` is called with its height and the height of the tip.
     /// The database opens only files that it may write, so a store on a read-only volume has to be
@@ -146,8 +162,9 @@ impl Store {
             let open = read_open(&disk, &files, chain.id(), &tip, segments.open_first());
             segments.open = report.note(open)?.unwrap_or_default();
             report.note(check_witness(directory, &files, &segments, &tip))?;
+            report.kept = segments.kept_heights(tip.height);
             let history = Stored { disk: &disk, files: &files, segments: &segments };
-            history.check_files(&mut report)?;
+            history.check_files(chain, &mut report)?;
             history.check(chain, &tip, &mut report, progress)?;
         }
         Ok(report)
@@ -169,7 +186,9 @@ fn check_values(
         }
         match Key::parse(&key) {
             None => report.add(format!("key {}", hex::encode(&key)), "unknown"),
-            Some(key @ Key::Segment(index)) if tip.is_some_and(|tip| index >= tip.segments) => {
+            Some(key @ (Key::Segment(index) | Key::End(index, _)))
+                if tip.is_some_and(|tip| index >= tip.segments) =>
+            {
                 report.add(key, "beyond the tip");
             }
             Some(Key::Evidence(hash, 0)) => {
@@ -206,6 +225,10 @@ impl Stored<'_> {
         let mut run = BTreeSet::new();
         while state.tip().height < tip.height {
             let height = state.tip().height.next();
+            if let Kept::NotKept = self.segments.place(height) {
+                let from = state.tip().height;
+                return self.check_partial(chain, tip, marker, from, report, progress);
+            }
             let Some(block) = report.note(self.check_block(&state, height))? else {
                 report.add(
                     format!("blocks after {}", state.tip().height),
@@ -258,10 +281,16 @@ impl Stored<'_> {
     }
 
     /// Checks each page of each file of sealed segments and whole eras, so that all damage is found
-    /// at once.
-    fn check_files(&self, report: &mut VerifyReport) -> Result<(), StoreError> {
+    /// at once, and the ends of segments.
+    fn check_files(&self, chain: &Chain, report: &mut VerifyReport) -> Result<(), StoreError> {
         let history = &self.files.history;
+        let gaps = &self.segments.gaps;
         for descriptor in &self.segments.sealed {
+            let era = descriptor.index / ERA_SEGMENTS;
+            report.note(self.check_end(chain, descriptor))?;
+            if !gaps.keeps(descriptor.index) {
+                continue;
+            }
             let bytes = descriptor.bytes;
             let blocks = Pages::open(history, Name::Blocks(descriptor.index))
                 .and_then(|file| Ok((file.check(bytes)?, bytes)));
@@ -269,8 +298,7 @@ impl Stored<'_> {
             let index = self.files.index(descriptor).and_then(|file| file.check());
             report.count(index)?;
             let next = descriptor.index.saturating_add(1);
-            if next.is_multiple_of(ERA_SEGMENTS) {
-                let era = descriptor.index / ERA_SEGMENTS;
+            if next.is_multiple_of(ERA_SEGMENTS) && gaps.bits(era) == 0 {
                 let starts = self.files.starts(next.saturating_sub(ERA_SEGMENTS)..next);
                 report.count(starts.and_then(|starts| filter::check(history, era, &starts)))?;
             }
@@ -282,7 +310,7 @@ impl Stored<'_> {
     fn check_segment(
         &self,
         expected: &SealedSegment,
-        run: BTreeSet<Entry>,
+        run: impl IntoIterator<Item = Entry>,
         report: &mut VerifyReport,
     ) -> Result<(), StoreError> {
         let index = expected.descriptor.index;
@@ -295,7 +323,7 @@ impl Stored<'_> {
             report.add(Name::Index(index), "differs from the one that its blocks make");
         }
         if let Some(stored) = report.note(file.run())?
-            && !run.iter().eq(&stored)
+            && !run.into_iter().eq(stored)
         {
             report.add(Name::Index(index), "has other ids or places than its blocks");
         }

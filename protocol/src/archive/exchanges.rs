@@ -1,0 +1,84 @@
+//! Exchanges of announcements: each side tells the other what it keeps.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Archive, Effect};
+use crate::ids::{PeerId, RequestId};
+
+/// Interval at which announcements are exchanged with each peer although nothing has changed, since
+/// a request may have been lost.
+const REFRESH: Duration = Duration::from_secs(60);
+/// Eras that came are announced together, once in this time. Eras that go are announced at once.
+const TOGETHER: Duration = Duration::from_secs(5);
+/// An exchange that is not answered after this time has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Exchanges in flight. A peer has at most one for each [`TOGETHER`] and second look within
+/// [`PATIENCE`].
+#[derive(Debug, Default)]
+pub(super) struct Exchanges {
+    in_flight: BTreeMap<RequestId, (PeerId, Duration)>,
+    /// Something has changed that peers have not heard.
+    is_news: bool,
+    /// When news is told at the latest.
+    tell_at: Duration,
+    last_told: Duration,
+}
+
+impl Exchanges {
+    /// Ends an exchange. Returns whether it was in flight with this peer.
+    pub(super) fn end(&mut self, id: RequestId, peer: PeerId) -> bool {
+        self.in_flight.remove(&id).is_some_and(|(asked, _)| asked == peer)
+    }
+
+    /// Ends the exchanges that have been in flight for too long.
+    pub(super) fn take_late(&mut self, now: Duration) -> Vec<PeerId> {
+        let late = self.in_flight.extract_if(.., |_, (_, until)| *until <= now);
+        late.map(|(_, (peer, _))| peer).collect()
+    }
+}
+
+impl Archive {
+    /// The announcement changes. It is what peers are answered from now on, and the others hear it
+    /// soon.
+    pub(super) fn announce(&mut self) {
+        self.announcement = self.shelf.announcement();
+        if !self.exchanges.is_news {
+            self.exchanges.is_news = true;
+            self.exchanges.tell_at = self.exchanges.last_told.saturating_add(TOGETHER);
+        }
+    }
+
+    /// The announcement has fewer eras than before.
+    pub(super) fn announce_at_once(&mut self) {
+        self.announce();
+        self.exchanges.tell_at = self.now;
+    }
+
+    pub(super) fn ask(&mut self, peer: PeerId) -> RequestId {
+        let request = self.next_request();
+        self.exchanges.in_flight.insert(request, (peer, self.now.saturating_add(PATIENCE)));
+        self.effects.push(Effect::Exchange { peer, request });
+        request
+    }
+
+    /// Exchanges announcements with the peers whose turn it is: all of them if there is news.
+    pub(super) fn exchange(&mut self) {
+        let now = self.now;
+        let tells_all = self.exchanges.is_news && now >= self.exchanges.tell_at;
+        if tells_all {
+            (self.exchanges.is_news, self.exchanges.last_told) = (false, now);
+        }
+        let mut due = Vec::new();
+        for (number, peer) in self.peers.connected_mut() {
+            if tells_all || now >= peer.exchange_at {
+                peer.exchange_at = now.saturating_add(REFRESH);
+                due.push(number);
+            }
+        }
+        for peer in due {
+            self.ask(peer);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The archive machine decides which eras of history this node keeps, so that nodes with small
+//! budgets together keep all of it.
+//!
+//! [`Archive::handle`] is the only entry point: it takes the time and an input and returns effects.
+//! It moves no bytes. Rules: `docs/protocol/archive.md`.
+//!
+//! **Places.** For each era the archive nodes that a node knows are ordered by a hash of the era
+//! and their peer ids ([`place_hash`]). A node keeps first the eras in which its place is below
+//! [`COPIES`], then those of higher places, while its budget lasts. So nodes need not agree on
+//! anything to share all eras evenly.
+//!
+//! **Repair** believes what peers claim, until an audit speaks against it. An era with too few
+//! believed copies is fetched by the first node that has none, and a few seconds later by the next.
+//!
+//! **Dropping** believes nothing but audits. An era goes in three steps:
+//!
+//! 1. *Audits.* [`COPIES`] other nodes, each of another address group, have shown a chunk of it
+//!    within a day.
+//! 2. *Withdrawal.* This node announces that it does not keep the era, answers for it with *not
+//!    kept*, and waits for a random time.
+//! 3. *Second look.* It asks these nodes what they keep. If fewer than [`COPIES`] of them still
+//!    keep the era, it announces the era again. Otherwise it drops it.
+//!
+//! Two nodes that drop an era at the same time cannot rely on each other: of all nodes that drop
+//! it, take the one that withdrew last. Each copy that it counted was announced after that, so no
+//! node that withdrew earlier was counted, and [`COPIES`] remain. No clock and no delay matters to
+//! this. The random wait only makes it rare that both take the era back.
+//!
+//! An era of which too few copies are proved stays, even if the budget is exceeded by up to a
+//! tenth. Beyond that, eras go of which fewer copies are proved, but never the last copy.
+
+mod audits;
+mod drops;
+mod effect;
+mod exchanges;
+mod fetches;
+mod input;
+mod peers;
+mod places;
+mod shelf;
+
+pub use audits::{AUDITS_A_SECOND, BACKGROUND};
+pub use drops::{BATCH_MAX, LOOK_WAIT_MAX};
+pub use effect::{Effect, Notice};
+pub use input::{Audit, Input, Keep, Setup, WholeEra};
+pub use peers::AUDIT_LASTS;
+pub use places::place_hash;
+
+use std::time::Duration;
+
+use crate::eras::{Announcement, Era};
+use crate::ids::{PeerId, RequestId};
+use crate::lots::Lots;
+use audits::Audits;
+use drops::Drops;
+use exchanges::Exchanges;
+use peers::{Counts, Peers};
+use shelf::{Presence, Shelf};
+
+/// Copies of an era that the network needs, each at another node. With three, two nodes may vanish
+/// at once.
+pub const COPIES: usize = 3;
+/// For how long the claims of a peer count after its connection ended: long enough for a restart.
+/// If it were much shorter, each restart would move eras. If it were longer, an era would lack
+/// copies for longer.
+pub const GONE_COUNTS: Duration = Duration::from_secs(600);
+/// Interval at which the machine looks what is to be done.
+const TICK: Duration = Duration::from_secs(1);
+/// The budget may be exceeded by this part of it, for eras of which others have too few copies.
+const OVER_PART: u64 = 10;
+
+/// The part of a node that decides which eras it keeps.
+#[derive(Debug)]
+pub struct Archive {
+    now: Duration,
+    next_tick: Duration,
+    gone_counts: Duration,
+    shelf: Shelf,
+    peers: Peers,
+    /// Copies, places and the order that follows; `None` when they are to be counted again.
+    plan: Option<Plan>,
+    audits: Audits,
+    exchanges: Exchanges,
+    drops: Drops,
+    announcement: Announcement,
+    /// The last number of a request.
+    request: RequestId,
+    lots: Lots,
+    effects: Vec<Effect>,
+}
+
+/// What this node would keep, from all that it knows.
+#[derive(Clone, Debug)]
+struct Plan {
+    counts: Counts,
+    /// All eras, those to keep first at the front.
+    order: Vec<Era>,
+    /// How many eras at the front fit into the budget.
+    fits: usize,
+}
+
+impl Archive {
+    /// A machine that knows no peers yet.
+    #[must_use]
+    pub fn new(setup: Setup, now: Duration) -> Self {
+        let Setup { id, keep, eras, gone_counts, seed } = setup;
+        let shelf = Shelf::new(id, keep, eras);
+        Self {
+            now,
+            next_tick: now,
+            gone_counts,
+            announcement: shelf.announcement(),
+            shelf,
+            peers: Peers::default(),
+            plan: None,
+            audits: Audits::new(now),
+            exchanges: Exchanges::default(),
+            drops: Drops::default(),
+            request: RequestId(0),
+            lots: Lots::new(seed),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes in one input and returns its effects.
+    pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Effect> {
+        self.now = now;
+        match input {
+            Input::Time => {}
+            Input::Connected { peer, id, group } => {
+                self.peers.on_connected(peer, id, group, now);
+                self.plan = None;
+            }
+            Input::Disconnected(peer) => {
+                self.peers.on_disconnected(peer, now);
+                self.audits.on_disconnected(peer);
+                self.plan = None;
+            }
+            Input::Announced { peer, announcement, answers } => {
+                self.on_announced(peer, announcement, answers);
+            }
+            Input::Audited(id, audit) => self.on_audited(id, audit),
+            Input::Whole(era) => {
+                self.shelf.push(era);
+                self.plan = None;
+                self.announce();
+            }
+            Input::Fetched(era) => {
+                if self.shelf.turn(era, Presence::Fetching, Presence::Kept) {
+                    self.announce();
+                }
+            }
+            Input::Unfetched(era) => {
+                if self.shelf.turn(era, Presence::Fetching, Presence::Absent) {
+                    self.put_off(era);
+                }
+            }
+            Input::Lost(era) => {
+                let kept = [Presence::Kept, Presence::Leaving];
+                if kept.into_iter().any(|from| self.shelf.turn(era, from, Presence::Absent)) {
+                    self.announce();
+                }
+            }
+            Input::Keep(keep) => {
+                self.shelf.keep = keep;
+                self.plan = None;
+                self.give_up_batch();
+            }
+        }
+        if now >= self.next_tick {
+            self.next_tick = now.saturating_add(TICK);
+            self.tick();
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Input::Time`] is due at the latest.
+    #[must_use]
+    pub const fn deadline(&self) -> Duration {
+        self.next_tick
+    }
+
+    /// What this node keeps, as it answers each question of a peer.
+    #[must_use]
+    pub const fn announcement(&self) -> &Announcement {
+        &self.announcement
+    }
+
+    fn tick(&mut self) {
+        self.audits.on_tick();
+        self.take_late();
+        if self.peers.forget(self.now, self.gone_counts) {
+            self.plan = None;
+        }
+        let plan = self.plan.take().unwrap_or_else(|| self.plan());
+        let lacks = self.fetch(&plan);
+        self.drop_surplus(&plan, lacks);
+        self.audit_in_background();
+        self.exchange();
+        self.plan = Some(plan);
+    }
+
+    fn plan(&mut self) -> Plan {
+        let counts = self.peers.count(&self.shelf);
+        let order = self.shelf.order(&counts.places);
+        let fits = self.shelf.fits(&order);
+        Plan { counts, order, fits }
+    }
+
+    fn on_announced(&mut self, peer: PeerId, said: Announcement, answers: Option<RequestId>) {
+        let is_answer = answers.is_some_and(|id| self.exchanges.end(id, peer));
+        if let Some(id) = answers.filter(|_| is_answer) {
+            self.drops.on_answer(id, peer, &said);
+        }
+        self.peers.on_announced(peer, said, is_answer);
+        self.plan = None;
+    }
+
+    fn on_audited(&mut self, id: RequestId, audit: Audit) {
+        let Some((peer, era)) = self.audits.end(id) else { return };
+        match audit {
+            Audit::Passed => self.peers.on_passed(peer, era, self.now),
+            Audit::Failed => self.peers.on_failed(peer, era, self.now),
+            Audit::Unanswered => self.peers.on_missed(peer),
+        }
+        self.plan = None;
+    }
+
+    fn take_late(&mut self) {
+        for peer in self.audits.take_late(self.now) {
+            self.peers.on_missed(peer);
+            self.plan = None;
+        }
+        for peer in self.exchanges.take_late(self.now) {
+            self.peers.on_silent(peer);
+            self.plan = None;
+        }
+    }
+
+    /// Nothing is begun with an era for a while. The wait is random, so that two nodes that got
+    /// into each other's way do not do so again.
+    fn put_off(&mut self, era: Era) {
+        /// Shortest wait, and how much longer it may be.
+        const WAIT: (u64, u64) = (10_000, 20_000);
+        let wait = Duration::from_millis(WAIT.0.saturating_add(self.lots.below(WAIT.1)));
+        let until = self.now.saturating_add(wait);
+        if let Some(slot) = self.shelf.slot_mut(era) {
+            slot.retry_at = until;
+        }
+    }
+
+    fn next_request(&mut self) -> RequestId {
+        self.request = RequestId(self.request.0.wrapping_add(1));
+        self.request
+    }
+
+    fn audit(&mut self, peer: PeerId, era: Era) {
+        let (request, lot) = (self.next_request(), self.lots.draw());
+        self.audits.begin(request, peer, era, self.now);
+        self.effects.push(Effect::Audit { peer, request, era, lot });
+    }
+
+    fn audit_in_background(&mut self) {
+        if self.now < self.audits.background_at {
+            return;
+        }
+        self.audits.background_at = self.now.saturating_add(BACKGROUND);
+        let lots = [self.lots.draw(), self.lots.draw()];
+        if let Some((peer, era)) = self.peers.any_claim(Era::at(self.shelf.len()), lots) {
+            self.audit(peer, era);
+        }
+    }
+
+    /// The budget and the part by which it may be exceeded, in bytes.
+    fn limits(&self) -> (u64, u64) {
+        let limit = self.shelf.limit();
+        (limit, limit.saturating_add(limit / OVER_PART))
+    }
+}
+
+#[cfg(test)]
+mod tests;
