@@ -104,6 +104,8 @@ fn genesis(validators: u8) -> Genesis {
     }
 }
 
+const DISK: Disk = Disk { used: 12_345_678, history: 1_000_000, free: Some(1 << 40) };
+
 impl Fixture {
     /// A server with a driver that answers.
     pub(super) async fn start() -> Self {
@@ -192,12 +194,7 @@ impl Fixture {
             journal: Arc::clone(&journal),
             uploaded: uploaded.clone(),
             executed: watch::channel(Height(0)).1,
-            disk: watch::channel(Disk {
-                used: 12_345_678,
-                history: 1_000_000,
-                free: Some(1 << 40),
-            })
-            .1,
+            disk: watch::channel(DISK).1,
             started: Instant::now(),
         };
         let config = RpcConfig {
