@@ -86,6 +86,7 @@ impl Joining {
     pub(crate) async fn run(mut self, inputs: &mut Inputs) -> Option<Joined> {
         let mut ask_at = Instant::now() + self.patience;
         loop {
+            let is_loading = self.target.borrow().is_some();
             tokio::select! {
                 biased;
                 _ = inputs.stop.wait_for(|stop| *stop) => return None,
@@ -101,12 +102,13 @@ impl Joining {
                         return Some(self.end(None));
                     }
                 }
-                Some(gossip) = inputs.consensus.recv() => self.ignore(gossip),
-                Some(gossip) = inputs.headers.recv() => self.ignore(gossip),
-                verified = inputs.verified.recv() => self.on_verified(verified?),
+                // Until a peer proves a height, these wait for `live`, which begins soon.
+                Some(gossip) = inputs.consensus.recv(), if is_loading => self.ignore(gossip),
+                Some(gossip) = inputs.headers.recv(), if is_loading => self.ignore(gossip),
+                verified = inputs.verified.recv(), if is_loading => self.on_verified(verified?),
                 Some(query) = inputs.queries.recv() => self.on_query(query),
                 () = sleep_until(ask_at) => {
-                    if self.target.borrow().is_none() {
+                    if !is_loading {
                         return Some(self.end(None));
                     }
                     ask_at = Instant::now() + ASK_EVERY;
