@@ -132,10 +132,11 @@
 //! };
 //! let (mut swarm, _) = Swarm::new(setup, Duration::ZERO);
 //!
-//! // A link opens. Two messages tell the peer this node's number for history, and its height.
+//! // A link opens. Three messages tell the peer this node's numbers for history and backfill, and
+//! // its height.
 //! let from = PeerId(1);
 //! let greeting = swarm.handle(Duration::ZERO, Input::Opened(from));
-//! assert!(matches!(greeting[..], [Effect::Send(..), Effect::Send(..)]));
+//! assert!(matches!(greeting[..], [Effect::Send(..), Effect::Send(..), Effect::Send(..)]));
 //!
 //! // The caller verifies a chunk when it arrives. The machine never sees the bytes.
 //! let (id, bytes) = (HISTORY.segment(SegmentIndex(0)).chunk(0), b"nobody wants this");

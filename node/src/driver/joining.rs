@@ -5,6 +5,7 @@
 //! While this lasts, the node votes and gossips nothing. Peers that ask for its tip hear of none.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,8 +47,9 @@ pub(crate) struct Joining {
     genesis: TipView,
     /// The highest proved tip of a peer, if it is far ahead: sync loads a snapshot below it.
     target: watch::Sender<Option<CertifiedHeader>>,
-    /// How long the node waits for a peer that proves a height.
-    patience: Duration,
+    is_validator: bool,
+    /// The peer that was asked for its tip last.
+    last_asked: Option<PeerId>,
     connected: BTreeSet<PeerId>,
     /// Requests in flight.
     asked: HashMap<RequestId, PeerId>,
@@ -71,7 +73,8 @@ impl Joining {
             peers,
             genesis,
             target,
-            patience: if is_validator { VALIDATOR_WAITS } else { OTHERS_WAIT },
+            is_validator,
+            last_asked: None,
             connected: BTreeSet::new(),
             asked: HashMap::new(),
             heights: BTreeMap::new(),
@@ -81,10 +84,12 @@ impl Joining {
 
     /// Joins the chain. `None` if the node must stop.
     ///
-    /// It ends without a snapshot as soon as a peer answers that it is not far ahead, if no peer
-    /// proves a height in time, or if sync finds no snapshot.
+    /// It ends without a snapshot if no peer proves a height in time, or if sync finds no snapshot.
+    /// A peer that is not far ahead ends it too: at once on a validator, since all validators of a
+    /// new network are at the same place, and after a second on other nodes.
     pub(crate) async fn run(mut self, inputs: &mut Inputs) -> Option<Joined> {
-        let mut ask_at = Instant::now() + self.patience;
+        let patience = if self.is_validator { VALIDATOR_WAITS } else { OTHERS_WAIT };
+        let mut ask_at = Instant::now() + patience;
         loop {
             let is_loading = self.target.borrow().is_some();
             tokio::select! {
@@ -99,7 +104,11 @@ impl Joining {
                 },
                 event = inputs.events.recv() => {
                     if !self.on_event(event?) {
-                        return Some(self.end(None));
+                        if self.is_validator {
+                            return Some(self.end(None));
+                        }
+                        // Another peer may be far ahead.
+                        ask_at = ask_at.min(Instant::now() + VALIDATOR_WAITS);
                     }
                 }
                 // Until a peer proves a height, these wait for `live`, which begins soon.
@@ -112,10 +121,7 @@ impl Joining {
                         return Some(self.end(None));
                     }
                     ask_at = Instant::now() + ASK_EVERY;
-                    if let Some(peer) = self.connected.pop_first() {
-                        self.ask(peer);
-                        self.connected.insert(peer);
-                    }
+                    self.ask_next();
                 }
             }
         }
@@ -150,7 +156,17 @@ impl Joining {
         true
     }
 
+    /// Asks the peers for their tips in turn.
+    fn ask_next(&mut self) {
+        let last = self.last_asked.map_or(Unbounded, Excluded);
+        let after = self.connected.range((last, Unbounded)).next();
+        if let Some(peer) = after.or_else(|| self.connected.first()).copied() {
+            self.ask(peer);
+        }
+    }
+
     fn ask(&mut self, peer: PeerId) {
+        self.last_asked = Some(peer);
         let request = codec::encode(&Request::Tip(None));
         let most = answer_bytes_max(&request);
         let id = self.network.request_within(peer, request, most);

@@ -72,18 +72,19 @@ impl Made {
         }
         let descriptors = heads.iter().map(|head| head.descriptor);
         let history = History::restore(rules, descriptors).expect("made by the rules");
-        let parent = headers[headers.len() - 1].hash();
-        let mut header = header(&chain, &key, history.tip().next(), parent, &accounts);
-        header.history_root = history.root();
-        let certificate = certify(&chain, &key, header.height, header.hash());
-        Self {
-            rules,
-            heads,
-            headers,
-            accounts,
-            target: CertifiedHeader { header, certificate },
-            chain,
-        }
+        let target = certified(&chain, &key, &history, &headers, &accounts);
+        Self { rules, heads, headers, accounts, target, chain }
+    }
+
+    /// The certified header of the block after this many segments.
+    ///
+    /// # Panics
+    /// When the chain has fewer segments.
+    #[must_use]
+    pub fn target_after(&self, segments: usize) -> CertifiedHeader {
+        let key = SigningKey::from_seed(&[7; 32]);
+        let (history, headers) = (self.history(segments), &self.headers[..segments]);
+        certified(&self.chain, &key, &history, headers, &self.accounts)
     }
 
     /// The history of a node that has applied this many segments.
@@ -237,6 +238,21 @@ fn head(chain: &Chain, key: &SigningKey, last: &Header, bytes: u64) -> SegmentHe
     };
     let certificate = certify(chain, key, descriptor.last, descriptor.last_block);
     SegmentHead { descriptor, chunks, certificate }
+}
+
+/// The certified header of the block after the last segment of a history.
+fn certified(
+    chain: &Chain,
+    key: &SigningKey,
+    history: &History,
+    headers: &[Header],
+    accounts: &MadeState,
+) -> CertifiedHeader {
+    let parent = headers[headers.len() - 1].hash();
+    let mut header = header(chain, key, history.tip().next(), parent, accounts);
+    header.history_root = history.root();
+    let certificate = certify(chain, key, header.height, header.hash());
+    CertifiedHeader { header, certificate }
 }
 
 fn certify(chain: &Chain, key: &SigningKey, height: Height, block: BlockHash) -> Certificate {

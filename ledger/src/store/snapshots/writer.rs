@@ -95,6 +95,13 @@ impl SnapshotWriter {
         &self.written.info
     }
 
+    /// The chunks that are not written.
+    #[must_use]
+    pub fn missing(&self) -> Vec<u64> {
+        let marks = (0..).zip(&self.marks);
+        marks.filter(|(_, mark)| **mark == Mark::Missing).map(|(chunk, _)| chunk).collect()
+    }
+
     /// Writes a chunk. Writing it a second time does no harm.
     ///
     /// # Errors

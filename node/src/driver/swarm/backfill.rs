@@ -12,7 +12,7 @@ use ledger::history::{HistoryRules, SegmentHead};
 use ledger::store::{Found, SegmentReader, Staging, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::swarm::message::ChunkId;
-use protocol::swarm::{Input, SegmentRange};
+use protocol::swarm::{Input, SegmentRange, SegmentRanges};
 use tokio::sync::Notify;
 
 use super::{Done, Shell, warn_damaged};
@@ -111,7 +111,8 @@ impl Shell {
     pub(super) fn keep(&mut self, index: SegmentIndex) -> Option<Input> {
         let reader = match self.backfill.staging.reader(index.0) {
             Ok(Some(reader)) => reader,
-            Ok(None) => panic!("only a complete segment is put in its place, not {index}"),
+            // The disk has refused a chunk since the machine counted it.
+            Ok(None) => return Some(Input::NotPlaced(index, Vec::new())),
             Err(error) => {
                 self.backfill.on_refused(&error);
                 return Some(Input::NotPlaced(index, Vec::new()));
@@ -158,6 +159,16 @@ impl Shell {
             }
         }
     }
+}
+
+/// The sealed segments that are here.
+pub(super) fn kept(store: &Store) -> SegmentRanges {
+    let mut kept = SegmentRanges::default();
+    for range in store.kept() {
+        let (first, last) = (SegmentIndex(*range.start()), SegmentIndex(*range.end()));
+        kept.insert(SegmentRange { first, last });
+    }
+    kept
 }
 
 /// Puts a complete segment in its place, unless chunks of it are damaged. Returns these.

@@ -43,6 +43,18 @@ impl Loading {
         Ok(())
     }
 
+    /// Number of chunks of a snapshot that is here or is fetched.
+    pub(super) fn chunk_count(&self, id: &SnapshotId) -> Option<u64> {
+        let fetched = self.fetched.as_ref().map(|writer| Arc::clone(writer.info()));
+        let mut all = self.snapshots.list().into_iter().chain(fetched);
+        all.find(|info| info.id == *id).map(|info| info.frontier.chunk_count())
+    }
+
+    /// The chunks of the snapshot that is fetched which the disk has not taken.
+    fn missing(&self) -> Vec<u64> {
+        self.fetched.as_ref().map(SnapshotWriter::missing).unwrap_or_default()
+    }
+
     /// Stores a chunk of the snapshot that is fetched. The machine has verified it.
     ///
     /// # Errors
@@ -99,6 +111,18 @@ impl Shell {
         Ok(())
     }
 
+    /// Removes the snapshots whose files are damaged, and takes them back from peers.
+    pub(super) fn remove_damaged(&mut self) -> anyhow::Result<()> {
+        while let Some(id) = self.damaged.pop() {
+            if let Err(error) = self.loading.snapshots.remove(&id) {
+                tracing::warn!("the file of a damaged snapshot cannot be removed: {error}");
+            }
+            self.offered.remove(&id);
+            self.give(Input::SnapshotGone(id))?;
+        }
+        Ok(())
+    }
+
     /// The chain begins with a snapshot now. `live` goes on from there.
     pub(super) fn on_loaded(&mut self, loaded: Loaded) -> anyhow::Result<()> {
         let Loaded { id, tip } = loaded;
@@ -124,7 +148,10 @@ impl Shell {
         let results = self.results.clone();
         self.assembly.spawn(move || {
             let loaded = load(&snapshots, &store, &info, &descriptors);
-            let done = loaded.map(|loaded| Done::Loaded(Box::new(loaded)));
+            let done = loaded.map(|loaded| match loaded {
+                Some(loaded) => Done::Loaded(Box::new(loaded)),
+                None => Done::NotLoaded(info.id),
+            });
             // If the sync thread has gone, the node is stopping.
             let _gone = results.blocking_send(done.context("the snapshot cannot be loaded"));
         });
@@ -145,6 +172,11 @@ impl Shell {
         id: SnapshotId,
         descriptors: Vec<SegmentDescriptor>,
     ) -> Option<Input> {
+        // The disk may have refused a chunk since the machine counted it.
+        let damaged = self.loading.missing();
+        if !damaged.is_empty() {
+            return Some(Input::LoadFailed { id, damaged });
+        }
         let error = self.begin_load(&id, descriptors).err()?;
         tracing::warn!("a snapshot cannot be loaded: {error:#}");
         Some(Input::LoadFailed { id, damaged: Vec::new() })
@@ -157,19 +189,27 @@ fn offer(info: &SnapshotInfo) -> SnapshotOffer {
     SnapshotOffer { height: header.height, id, frontier, header, certificate }
 }
 
-/// Makes a whole snapshot the content of a store without blocks.
+/// Makes a whole snapshot the content of a store without blocks. `None` if the file of the snapshot
+/// cannot be read; the store then has no blocks.
 ///
 /// # Errors
-/// A chunk is damaged, or the disk refuses. The store has no blocks then.
+/// The disk of the store refuses. The store has no blocks then.
 pub(super) fn load(
     snapshots: &Snapshots,
     store: &Store,
     info: &SnapshotInfo,
     descriptors: &[SegmentDescriptor],
-) -> anyhow::Result<Loaded> {
-    let state = snapshots.state(&info.id)?.context("the file of the snapshot is gone")?;
+) -> anyhow::Result<Option<Loaded>> {
+    let state = match snapshots.state(&info.id) {
+        Ok(Some(state)) => state,
+        Ok(None) => return Ok(None),
+        Err(error) => {
+            tracing::warn!("a snapshot cannot be loaded: {error}");
+            return Ok(None);
+        }
+    };
     let SnapshotInfo { header, certificate, .. } = info;
     let state = store.adopt(header, certificate.clone(), descriptors, state)?;
     let (certificate, header) = (certificate.clone(), Some(header.clone()));
-    Ok(Loaded { id: info.id, tip: TipView { state, certificate, header } })
+    Ok(Some(Loaded { id: info.id, tip: TipView { state, certificate, header } }))
 }

@@ -25,8 +25,7 @@ use protocol::budget::Cost;
 use protocol::message::CertifiedHeader;
 use protocol::swarm::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SegmentId};
 use protocol::swarm::{
-    BACKFILL, CollectionKind, Effect, Input, Join, Rates, SegmentRange, SegmentRanges, Setup,
-    Swarm, snapshot_chunk,
+    BACKFILL, CollectionKind, Effect, Input, Join, Rates, Setup, Swarm, snapshot_chunk,
 };
 use protocol::{FetchPlan, Offence, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -91,6 +90,8 @@ pub(crate) enum Done {
     /// it is in its place.
     Placed(SegmentIndex, Result<Vec<u32>, StoreError>),
     Loaded(Box<Loaded>),
+    /// The file of this snapshot could not be read.
+    NotLoaded(SnapshotId),
 }
 
 pub(crate) struct Shell {
@@ -102,6 +103,8 @@ pub(crate) struct Shell {
     loading: Loading,
     /// The whole snapshots that the machine knows.
     offered: BTreeSet<SnapshotId>,
+    /// Snapshots whose files are damaged: they are to be removed.
+    damaged: Vec<SnapshotId>,
     network: Network,
     machine: Swarm,
     view: watch::Sender<Arc<SyncView>>,
@@ -142,7 +145,7 @@ impl Shell {
         let setup = Setup {
             chain: Arc::clone(&chain),
             history: state.history(),
-            kept: kept(&store),
+            kept: backfill::kept(&store),
             staged: found,
             manifest,
             nonce,
@@ -160,6 +163,7 @@ impl Shell {
             staging,
             loading: Loading::new(parts.snapshots),
             offered: BTreeSet::new(),
+            damaged: Vec::new(),
             network,
             machine,
             shown_at: Duration::ZERO,
@@ -216,6 +220,7 @@ impl Shell {
         let driver = self.driver.clone();
         let mut was_timer = false;
         loop {
+            self.remove_damaged()?;
             let now = self.clock.now().elapsed;
             let wait = self.machine.deadline().map(|at| at.saturating_sub(now));
             let show = self.shown_at.saturating_add(SHOW_EVERY).saturating_sub(now);
@@ -258,6 +263,9 @@ impl Shell {
                     Done::Assembled(assembled) => self.on_assembled(assembled)?,
                     Done::Placed(index, placed) => self.on_placed(index, placed)?,
                     Done::Loaded(loaded) => self.on_loaded(*loaded)?,
+                    Done::NotLoaded(id) => {
+                        self.give(Input::LoadFailed { id, damaged: Vec::new() })?;
+                    }
                 },
                 // A due timer goes before messages, which may arrive without end, but never twice
                 // in a row. `ready` is used since even a `sleep` of no time is not ready at once.
@@ -476,16 +484,6 @@ impl Shell {
         self.shows.report = report;
         self.view.send_replace(Arc::new(self.shows.clone()));
     }
-}
-
-/// The sealed segments that are here.
-fn kept(store: &Store) -> SegmentRanges {
-    let mut kept = SegmentRanges::default();
-    for range in store.kept() {
-        let (first, last) = (SegmentIndex(*range.start()), SegmentIndex(*range.end()));
-        kept.insert(SegmentRange { first, last });
-    }
-    kept
 }
 
 fn warn_damaged(segment: SegmentIndex, chunk: u32) {

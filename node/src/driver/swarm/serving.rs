@@ -4,6 +4,7 @@
 use ledger::codec;
 use ledger::hash::SnapshotId;
 use ledger::history::{SegmentDescriptor, SegmentHead};
+use ledger::snapshot::SEGMENT_CHUNKS;
 use ledger::store::{Kept, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::PeerId;
@@ -121,6 +122,12 @@ impl Shell {
         id: ChunkId,
         name: ChunkId,
     ) -> anyhow::Result<Option<Input>> {
+        let count = self.loading.chunk_count(snapshot);
+        let is_chunk =
+            |count: u64| u64::from(id.chunk) < SEGMENT_CHUNKS && snapshot_chunk(id) < count;
+        if !count.is_none_or(is_chunk) {
+            return Ok(Some(Input::Impossible(peer, id)));
+        }
         match self.loading.read(snapshot, snapshot_chunk(id), self.clock.now().elapsed) {
             Ok(Some(bytes)) => {
                 self.send_bytes(peer, name, &bytes);
@@ -129,7 +136,9 @@ impl Shell {
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(%error, "a snapshot cannot be read for a peer");
-                self.loading.snapshots.remove(snapshot)?;
+                if matches!(error, StoreError::Corrupt { .. }) {
+                    self.damaged.push(*snapshot);
+                }
             }
         }
         Ok(Some(Input::Unsent(peer, id)))

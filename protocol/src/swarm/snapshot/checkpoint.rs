@@ -34,15 +34,23 @@ pub(super) struct Checkpoint {
     asked: Option<(PeerId, Duration)>,
     /// Since when a proof is sought.
     since: Option<Duration>,
+    /// Whether the block was above all proved segments at the last look.
+    is_above_all: bool,
 }
 
 impl Checkpoint {
     pub(super) const fn new((height, hash): (Height, BlockHash)) -> Self {
-        Self { height, hash, asked: None, since: None }
+        Self { height, hash, asked: None, since: None, is_above_all: false }
+    }
+
+    /// Whether a snapshot of this height may be loaded before the check is over: the block is above
+    /// all proved segments. Whoever applies the blocks after the snapshot compares it.
+    pub(super) fn allows(&self, snapshot: Height) -> bool {
+        self.is_above_all && snapshot < self.height
     }
 
     /// Checks the block if it is the target or ends a segment, or asks for its proof. A block above
-    /// all proved segments is not checked here. Returns whether the check is over.
+    /// all proved segments waits for a longer manifest. Returns whether the check is over.
     ///
     /// # Errors
     /// The chain contradicts the checkpoint, or nobody proves the block.
@@ -52,10 +60,12 @@ impl Checkpoint {
         history: &history::Kind,
         offers: &mut Offers,
     ) -> Result<bool, JoinFailure> {
-        let Some(segment) = history.source.manifest().segment_of(self.height).copied() else {
+        let segment = history.source.manifest().segment_of(self.height).copied();
+        self.is_above_all = segment.is_none();
+        let Some(segment) = segment else {
             let proof = history.source.proof().map(|proof| &proof.header);
             let target = proof.filter(|header| header.height == self.height);
-            return target.map_or(Ok(true), |header| self.compare(header.hash()).map(|()| true));
+            return target.map_or(Ok(false), |header| self.compare(header.hash()).map(|()| true));
         };
         if segment.last == self.height {
             return self.compare(segment.last_block).map(|()| true);

@@ -218,7 +218,8 @@ impl Joining {
         if fetch.advance(engine) {
             // The checkpoint comes first: the chain must not begin with a state that is not wanted.
             fetch.grown_at = now;
-            if self.checkpoint.is_none() {
+            let height = fetch.offer.height;
+            if self.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.allows(height)) {
                 self.load(engine, history);
             }
             return;
@@ -232,7 +233,11 @@ impl Joining {
         }
         fetch.grown_at = now;
         self.offers.on_stalled(snapshot);
-        if self.offers.best(history, &kind.rules) != Some(snapshot) {
+        // Without another one, a snapshot is left only when it has stalled too often: its peers may
+        // come back.
+        let best = self.offers.best(history, &kind.rules);
+        let is_over = self.offers.is_used_up(snapshot);
+        if is_over || best.is_some_and(|best| best != snapshot) {
             self.leave(engine, snapshot);
         }
     }
@@ -332,12 +337,11 @@ impl Kind {
         damaged: &[u64],
     ) {
         let Some(joining) = &mut self.joining else { return };
-        let is_it = matches!(&joining.step, Step::Loading(fetch) if fetch.offer.id == id);
-        if !is_it {
+        if joining.fetch().is_none_or(|fetch| fetch.offer.id != id) {
             return;
         }
         let step = std::mem::replace(&mut joining.step, Step::Choosing(engine.now));
-        let Step::Loading(mut fetch) = step else { return };
+        let (Step::Loading(mut fetch) | Step::Chunks(mut fetch)) = step else { return };
         let snapshot = fetch.snapshot();
         joining.offers.on_stalled(snapshot);
         for chunk in damaged {

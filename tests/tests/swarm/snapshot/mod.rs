@@ -263,6 +263,22 @@ fn the_chain_must_contain_the_checkpoint() {
     assert_eq!(newcomer.loaded, Some(true_offer(3).id));
 }
 
+/// The first peer names a tip below the checkpoint, and the next one a tip far above it.
+#[test]
+fn a_checkpoint_above_the_first_manifest_is_checked_under_the_next_one() {
+    let (height, other) = (Height(250), BlockHash(Hash([7; 32])));
+    let mut newcomer = Newcomer::new(Some((height, other)));
+    newcomer.meet(1, Conduct::Honest, vec![true_offer(3)]);
+    newcomer.give(Input::Certified(made().target_after(2)));
+    newcomer.run(Duration::from_secs(1));
+    assert_eq!((&newcomer.loaded, &newcomer.failed), (&None, &None));
+    newcomer.certify();
+    newcomer.run(MINUTE);
+    let found = made().block_proof(height).unwrap().0;
+    let failure = JoinFailure::CheckpointContradicted { height, expected: other, found };
+    assert_eq!((newcomer.loaded, newcomer.failed), (None, Some(failure)));
+}
+
 #[test]
 fn what_the_disk_refuses_or_loses_is_fetched_again() {
     let mut newcomer = Newcomer::new(None);

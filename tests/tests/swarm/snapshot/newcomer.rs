@@ -309,7 +309,9 @@ impl Newcomer {
                 Some(SyncMessage::Holdings(number, holdings(from, count)))
             }
             SyncMessage::GetManifest(height, first) => {
-                Some(SyncMessage::Manifest(*height, *first, Some(made().descriptors(5))))
+                let all = made().descriptors(made().manifest_index(*height));
+                let rest = all.into_iter().skip(first.0 as usize).collect();
+                Some(SyncMessage::Manifest(*height, *first, Some(rest)))
             }
             SyncMessage::GetHead(index) => {
                 self.heads.insert(index.0);
