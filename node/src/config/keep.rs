@@ -1,6 +1,7 @@
 //! How much of history a node keeps, as people write it.
 
 use protocol::archive::Keep;
+use serde::{Deserialize, Deserializer, Serializer, de};
 
 use super::size::parse_scaled;
 
@@ -46,6 +47,31 @@ pub fn parse_keep(text: &str) -> Result<Keep, KeepError> {
         _ => None,
     };
     keep.ok_or_else(|| KeepError { text: text.chars().take(200).collect() })
+}
+
+/// How much of history to keep, as [`parse_keep`] reads it.
+#[must_use]
+pub fn keep_text(keep: Keep) -> String {
+    const POWERS: [(&str, u64); 4] =
+        [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match keep {
+        Keep::Full => "full".to_owned(),
+        Keep::Bytes(bytes) => {
+            let unit = POWERS.into_iter().find(|(_, unit)| bytes.is_multiple_of(*unit));
+            let (name, unit) = unit.unwrap_or(("B", 1));
+            format!("{}{name}", bytes / unit)
+        }
+        Keep::Recent(1) => "recent 1 era".to_owned(),
+        Keep::Recent(eras) => format!("recent {eras} eras"),
+    }
+}
+
+pub(super) fn serialize<S: Serializer>(keep: &Keep, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&keep_text(*keep))
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Keep, D::Error> {
+    parse_keep(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
 #[cfg(test)]

@@ -9,12 +9,14 @@ use ledger::signature::PublicKey;
 use ledger::store::{Snapshots, Staging, Store};
 use ledger::units::Height;
 use protocol::Quorum;
+use protocol::archive::Keep;
 use protocol::message::CertifiedHeader;
 use protocol::swarm::{Join, Rates};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
-use super::join::{DRIVER, Running, SNAPSHOTS, SYNC};
+use super::join::{ARCHIVE, DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
+use crate::driver::archive;
 use crate::driver::audit::Auditor;
 use crate::driver::joining::{Joined, Joining};
 use crate::driver::live::{self, Driver};
@@ -26,7 +28,7 @@ use crate::network::Network;
 use crate::space::Disk;
 use crate::submission::{SUBMISSIONS, Submission};
 use crate::tasks::{Tasks, spawn_thread};
-use crate::view::{Activity, Journal, Query, SyncView, TipView, View};
+use crate::view::{Activity, ArchiveView, Journal, Query, SyncView, TipView, View};
 use crate::{metrics, progress, rpc, space, verifier};
 
 /// Most queries that wait for the driver. Beyond it a query is refused as busy.
@@ -35,6 +37,8 @@ const QUERIES: usize = 1_024;
 const BLOCKS: usize = 256;
 /// Most plans and segments from sync that wait for the driver.
 const FROM_SYNC: usize = 2;
+/// Most messages of the archive that wait for sync. The archive waits while it is full.
+const FROM_ARCHIVE: usize = 16;
 
 /// Starts all parts: first the verifier, RPC and the parts that only watch, then sync, and last the
 /// driver.
@@ -46,9 +50,10 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let (rpc_address, state) = (opened.listener.address(), opened.tip.state.clone());
     let tip = opened.tip.clone();
     let role = role(opened.validator.as_ref(), &chain, state.tip().height);
-    let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network);
+    let (view, ends) =
+        connect(&chain, &store, opened.validator, opened.tip, &network, config.history.keep);
     let (stop, stopping) = watch::channel(false);
-    let sync_tip = view.tip.clone();
+    let (sync_tip, sync_view) = (view.tip.clone(), view.sync.clone());
 
     let (verified_sender, verified) = mpsc::channel(verifier::RESULTS);
     let submissions = ends.submissions;
@@ -84,7 +89,15 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         executed: ends.executed,
         stop: stopping.clone(),
     };
-    let audit = spawn_thread("audit", move || auditor.run())?;
+    // A node that does not keep everything lacks blocks that an audit would execute.
+    let keep = config.history.keep;
+    let audit = match keep {
+        Keep::Full => Some(spawn_thread("audit", move || auditor.run())?),
+        Keep::Bytes(_) | Keep::Recent(_) => {
+            archive::drop_parts(&store, &tip)?;
+            None
+        }
+    };
     let (shell, assembled) = Shell::new(swarm::Parts {
         clock,
         store: store.clone(),
@@ -92,7 +105,12 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         found,
         snapshots,
         join: opened.joins.then(|| Join { checkpoint: checkpoint.map(|it| (it.height, it.hash)) }),
-        backfill: Backfill::open(home.backfill_path(), chain.history_rules(), placed)?,
+        backfill: Backfill::open(
+            home.backfill_path(),
+            chain.history_rules(),
+            placed,
+            keep == Keep::Full,
+        )?,
         state,
         rates: Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
         network: network.clone(),
@@ -100,12 +118,30 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         view: ends.sync,
         driver: to_driver,
     })?;
+    let (to_archive, from_live) = mpsc::channel(archive::QUEUE);
+    let (to_swarm, from_archive) = mpsc::channel(FROM_ARCHIVE);
+    let archive = archive::Parts {
+        clock,
+        chain: Arc::clone(&chain),
+        store: store.clone(),
+        network: network.clone(),
+        keep,
+        is_private: config.p2p.private,
+        inbox: from_live,
+        swarm: to_swarm,
+        tip: sync_tip.clone(),
+        sync: sync_view,
+        view: ends.archive,
+        stop: stopping.clone(),
+    };
+    let archive = spawn_thread("archive", move || archive::run(archive))?;
     let inputs = swarm::Inputs {
         links: inbox.links,
         tip: sync_tip,
         target: ends.target,
         join: ends.join_target,
         snapshots: kept,
+        archive: from_archive,
         stop: stopping.clone(),
     };
     let sync = shell.spawn(inputs, assembled)?;
@@ -142,6 +178,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
             outputs,
             checkpoint,
             snapshots: offers,
+            archive: to_archive,
         };
         Driver::new(parts)?.run(inputs, joined).await
     })?;
@@ -153,7 +190,10 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     tasks.add_thread(SYNC, sync);
     tasks.add_thread(SNAPSHOTS, writer);
     tasks.add("the network", opened.network_task);
-    tasks.add_thread("the audit", audit);
+    tasks.add_thread(ARCHIVE, archive);
+    if let Some(audit) = audit {
+        tasks.add_thread("the audit", audit);
+    }
     tasks.add("the verifier", verifier);
     tasks.add("the RPC server", rpc);
     tasks.add("the progress bar", progress);
@@ -181,6 +221,7 @@ struct Ends {
     submissions: mpsc::Receiver<Submission>,
     disk: watch::Sender<Disk>,
     executed: watch::Sender<Height>,
+    archive: watch::Sender<Arc<ArchiveView>>,
 }
 
 /// Makes the view for readers, and the ends of its channels for the parts that write them.
@@ -190,6 +231,7 @@ fn connect(
     validator: Option<PublicKey>,
     tip: TipView,
     network: &Network,
+    keep: Keep,
 ) -> (View, Ends) {
     let (tip_sender, tip) = watch::channel(Arc::new(tip));
     let (sync_sender, sync) = watch::channel(Arc::new(SyncView::default()));
@@ -203,6 +245,8 @@ fn connect(
     let (join, join_target) = watch::channel(None);
     let (disk_sender, disk) = watch::channel(Disk::default());
     let (executed_sender, executed) = watch::channel(Height(0));
+    let view = ArchiveView { keep, ..ArchiveView::default() };
+    let (archive_sender, archive) = watch::channel(Arc::new(view));
     let journal = Arc::new(Journal::default());
     let outputs = live::Outputs {
         tip: tip_sender,
@@ -231,6 +275,7 @@ fn connect(
         uploaded: network.uploaded().clone(),
         disk,
         executed,
+        archive,
         started: Instant::now(),
     };
     let ends = Ends {
@@ -243,6 +288,7 @@ fn connect(
         submissions,
         disk: disk_sender,
         executed: executed_sender,
+        archive: archive_sender,
     };
     (view, ends)
 }

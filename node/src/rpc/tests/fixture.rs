@@ -192,6 +192,7 @@ impl Fixture {
             journal: Arc::clone(&journal),
             uploaded: uploaded.clone(),
             executed: watch::channel(Height(0)).1,
+            archive: watch::channel(Arc::default()).1,
             disk: watch::channel(Disk {
                 used: 12_345_678,
                 history: 1_000_000,

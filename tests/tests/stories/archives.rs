@@ -1,0 +1,81 @@
+//! A node with a budget for history drops eras that others keep, and gets them back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ledger::api::HistoryPhase;
+use serde_json::json;
+use tests::source::root;
+use tests::story::{Folder, Rpc, finish, node_program, until};
+
+use super::json_of;
+use super::started::Started;
+
+/// Eras that are whole before the budget is lowered.
+const ERAS: u64 = 3;
+
+#[test]
+fn a_node_drops_eras_that_three_others_keep_and_gets_them_back() {
+    let folder = Folder::new();
+    let mut genesis = json_of(&fs::read_to_string(root().join("genesis.json")).unwrap());
+    genesis["limits"]["segment_blocks"] = json!("2");
+    genesis["limits"]["empty_block_interval_ms"] = json!("200");
+    let path = folder.join("genesis.json");
+    fs::write(&path, genesis.to_string()).unwrap();
+    let network =
+        Started::new(&folder, "shared", &["--nodes", "4", "--genesis", path.to_str().unwrap()]);
+    let [rpc, other] = [3, 0].map(|node: usize| Rpc::new(&network.rpc()[node]));
+    let has = |eras: &[[u64; 2]], era: u64| eras.iter().any(|[a, b]| (*a..=*b).contains(&era));
+    until("some eras are whole", || {
+        let status = rpc.status().ok()?;
+        (status.height > ERAS * 32).then_some(())
+    });
+
+    // Not a single era fits into the budget.
+    restart(&network, "full", "1kB");
+    until("all eras that were whole are dropped", || {
+        let history = rpc.status().ok()?.history;
+        (history.keep == "1000B" && !(0..ERAS).any(|era| has(&history.eras, era))).then_some(())
+    });
+    let error = rpc.call::<serde_json::Value>("chain_block", &json!({"height": "1"})).unwrap_err();
+    let error = format!("{error:?}");
+    let description = network.description();
+    for node in &description["nodes"].as_array().unwrap()[..3] {
+        let peer = node["p2p"].as_str().unwrap().rsplit('/').next().unwrap();
+        assert!(error.contains(peer), "{peer} keeps the block: {error}");
+    }
+    assert!(other.block(1).is_ok(), "the others keep it");
+
+    restart(&network, "1kB", "1GiB");
+    until("the eras are back", || {
+        let history = rpc.status().ok()?.history;
+        let are_back = (0..ERAS).all(|era| has(&history.eras, era));
+        (are_back && history.phase == HistoryPhase::Done).then_some(())
+    });
+    for height in 1..=ERAS * 32 {
+        assert_eq!(rpc.block(height).unwrap().summary, other.block(height).unwrap().summary);
+    }
+    drop(network);
+    let home = home(&description);
+    let verify = finish(node_program().args(["db", "verify", "--json", "--home"]).arg(home));
+    assert_eq!(verify.code, Some(0), "{verify:?}");
+}
+
+/// The home of the fourth node.
+fn home(description: &serde_json::Value) -> PathBuf {
+    description["nodes"][3]["home"].as_str().unwrap().into()
+}
+
+/// Restarts the fourth node with another budget.
+fn restart(network: &Started, from: &str, to: &str) {
+    network.run(&["kill", "node4"]);
+    let path = home(&network.description()).join("config.toml");
+    replace(&path, &format!("keep = \"{from}\""), &format!("keep = \"{to}\""));
+    network.json(&["restart", "node4"]);
+}
+
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert_eq!(text.matches(from).count(), 1, "{text}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
