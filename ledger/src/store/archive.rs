@@ -187,8 +187,8 @@ impl Store {
     }
 }
 
-/// What the bytes of a segment with this descriptor and these chunks give: the segment, its run, and
-/// its last header. Everything but the chunks is checked against the descriptor.
+/// What the bytes of a segment give: the segment with these chunks, its run, and its last header.
+/// Everything but the chunks is checked against the descriptor.
 pub(super) fn split(
     chain: &Chain,
     descriptor: &SegmentDescriptor,

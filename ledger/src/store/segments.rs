@@ -104,7 +104,7 @@ impl Store {
     }
 
     /// Reads from the files of a sealed segment.
-    fn of_segment<T>(
+    pub(super) fn of_segment<T>(
         &self,
         index: u64,
         read: impl FnOnce(&Files, &SegmentDescriptor) -> Result<T, StoreError>,

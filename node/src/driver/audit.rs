@@ -88,7 +88,7 @@ impl Auditor {
         };
         drop(newest);
         let begins = audit.height().next();
-        tracing::info!("executing the blocks before the snapshot again, from height {begins} on");
+        tracing::info!("executing the blocks before the snapshot, from height {begins} on");
         let mut unsaved = 0u64;
         loop {
             match audit.step() {

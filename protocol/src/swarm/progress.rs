@@ -7,8 +7,8 @@ use ledger::snapshot::Frontier;
 
 use super::meter::Meter;
 
-/// Chunks and bytes of the segments in the manifests of this run, or of a snapshot: all of them, and
-/// those here.
+/// Chunks and bytes of the segments in the manifests of this run, or of a snapshot: all of them,
+/// and those here.
 #[derive(Debug, Default)]
 pub(in crate::swarm) struct Progress {
     pub(in crate::swarm) chunks_total: u64,

@@ -11,10 +11,10 @@ use ledger::transaction::{Body, Transfer};
 use ledger::units::{Amount, Height, Nonce, Round, SegmentIndex, Timestamp};
 use protocol::eras::{Announcement, Era, EraRanges};
 use protocol::message::{
-    Attempt, ConsensusMessage, LogEntry, PolkaCertificate, Proposal, Request, Response,
-    RoundCertificate, SignedProposal, SignedVote,
+    Attempt, CertifiedHeader, ConsensusMessage, LogEntry, PolkaCertificate, Proposal, Request,
+    Response, RoundCertificate, SignedProposal, SignedVote,
 };
-use protocol::swarm::message::{CollectionNumber, Holdings, SyncMessage, Update};
+use protocol::swarm::message::{CollectionNumber, FrontierPage, Holdings, SyncMessage, Update};
 use protocol::swarm::{Bits, SegmentRange, SegmentRanges};
 
 use super::archive::whole;
@@ -365,6 +365,11 @@ fn sync_messages() -> Vec<Sample> {
         allowed: 8,
     };
     let height = named("height", &SyncMessage::Height(Height(70)));
+    let offer = made.true_offer();
+    let (header, certificate) = (offer.header.clone(), offer.certificate.clone());
+    let block = Some(CertifiedHeader { header, certificate });
+    let subtrees = offer.frontier.descriptors().to_vec();
+    let page = FrontierPage { block, subtrees };
     vec![
         trailing(&height),
         height,
@@ -383,6 +388,12 @@ fn sync_messages() -> Vec<Sample> {
         named("no_manifest", &SyncMessage::Manifest(Height(401), SegmentIndex(0), None)),
         named("get_head", &SyncMessage::GetHead(SegmentIndex(3))),
         named("head", &SyncMessage::Head(SegmentIndex(3), made.heads.get(3).cloned())),
+        named("snapshots", &SyncMessage::Snapshots(vec![(offer.height, offer.id)])),
+        named("get_frontier", &SyncMessage::GetFrontier(offer.id, 1)),
+        named("frontier", &SyncMessage::Frontier(offer.id, 0, Some(page))),
+        named("no_frontier", &SyncMessage::Frontier(offer.id, 7, None)),
+        named("get_block_proof", &SyncMessage::GetBlockProof(Height(70))),
+        named("block_proof", &SyncMessage::BlockProof(Height(70), made.block_proof(Height(70)))),
         ("refused_frame".to_owned(), id(7).frame(b"bytes of a chunk")),
     ]
 }
@@ -476,6 +487,10 @@ fn swarm() -> Vec<Sample> {
     let lies = (0..12)
         .flat_map(|kind| [2, kind, 6, kind, 9, 0, 0, 0, 6, kind, kind, 3, 1, 2, 3, 1, 9, 9, 250, 1])
         .collect::<Vec<u8>>();
+    let part = [8, 0, 9, 0, 0, 0, 5].repeat(30);
+    let false_snapshots = (0..6)
+        .flat_map(|kind| [2, kind, 230, kind, kind, 1, 2, 3, 3, 0, 249, kind, 0, kind % 2, 0, 20])
+        .collect::<Vec<u8>>();
     vec![
         ("fetched".to_owned(), [&start[..], &fetch].concat()),
         ("given".to_owned(), [&start[..], &fetch[..128], &give].concat()),
@@ -486,6 +501,12 @@ fn swarm() -> Vec<Sample> {
         ("wrong_chunk".to_owned(), [&start[..], &alone, &[10, 0, 0, 1]].concat()),
         ("no_credit".to_owned(), [&start[..], &fetch[..128], &[1, 1], &no_credit].concat()),
         ("lied_to".to_owned(), [&start[..], &lies, &fetch[..64], &lies].concat()),
+        ("joined".to_owned(), [&[255, 0][..], &start, &part, &[238, 0], &fetch[..96]].concat()),
+        (
+            "joined_among_liars".to_owned(),
+            [&[255, 0][..], &false_snapshots, &start, &part[..70], &false_snapshots].concat(),
+        ),
+        ("offered".to_owned(), [&start[..], &[244], &false_snapshots, &[245]].concat()),
         noise("noise_one"),
         noise("noise_two"),
     ]

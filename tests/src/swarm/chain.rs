@@ -11,8 +11,10 @@ use ledger::hash::{BlockHash, Domain, Hash, HistoryRoot};
 use ledger::history::{History, HistoryRules, SegmentDescriptor, SegmentHead};
 use ledger::merkle::{self, MerkleProof};
 use ledger::signature::SigningKey;
+use ledger::snapshot::Frontier;
 use ledger::units::{Height, Round, SegmentIndex, Timestamp, VotingPower};
 use protocol::message::CertifiedHeader;
+use protocol::swarm::SnapshotOffer;
 use protocol::swarm::message::{ChunkId, CollectionId};
 
 use super::snapshots::MadeState;
@@ -123,6 +125,23 @@ impl Made {
         let head = self.heads.get(usize::try_from(id.segment.index.0).ok()?)?;
         let range = head.descriptor.chunk_range(u64::from(id.chunk), &self.rules)?;
         Some((head.chunks[id.chunk as usize], range.end - range.start))
+    }
+
+    /// The snapshot at the end of a segment, with this frontier.
+    ///
+    /// # Panics
+    /// When the chain has no such segment.
+    #[must_use]
+    pub fn offer(&self, segment: SegmentIndex, frontier: &Arc<Frontier>) -> SnapshotOffer {
+        let head = self.head(segment);
+        let height = head.descriptor.last;
+        SnapshotOffer {
+            height,
+            id: frontier.id(height),
+            frontier: Arc::clone(frontier),
+            header: self.headers[segment.0 as usize].clone(),
+            certificate: head.certificate.clone(),
+        }
     }
 
     /// The place of the segment with this block.

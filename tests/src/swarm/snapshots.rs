@@ -8,10 +8,7 @@ use ledger::hash::{Domain, Hash};
 use ledger::signature::PublicKey;
 use ledger::snapshot::{Frontier, SnapshotRules, SubtreeDescriptor};
 use ledger::state::{Account, Entry, State, StateKey};
-use ledger::units::{Amount, SegmentIndex};
-use protocol::swarm::SnapshotOffer;
-
-use super::chain::Made;
+use ledger::units::Amount;
 
 /// A frontier with false counts, which no check of the frontier itself notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,24 +90,5 @@ impl MadeState {
         let first = count(range.start - 8 * index);
         let entries = self.state.iter().skip(first).take(count(range.end - range.start - 8));
         Some(codec::encode(&entries.copied().collect::<Vec<Entry>>()))
-    }
-}
-
-impl Made {
-    /// The snapshot at the end of a segment, with this frontier.
-    ///
-    /// # Panics
-    /// When the chain has no such segment.
-    #[must_use]
-    pub fn offer(&self, segment: SegmentIndex, frontier: &Arc<Frontier>) -> SnapshotOffer {
-        let head = self.head(segment);
-        let height = head.descriptor.last;
-        SnapshotOffer {
-            height,
-            id: frontier.id(height),
-            frontier: Arc::clone(frontier),
-            header: self.headers[segment.0 as usize].clone(),
-            certificate: head.certificate.clone(),
-        }
     }
 }

@@ -63,7 +63,7 @@ fn a_node_joins_by_a_snapshot() {
     let log = fs::read_to_string(home.join("node.log")).unwrap();
     let began = log.lines().find_map(|line| line.split_once("begins with the snapshot of block "));
     let snapshot: u64 = began.unwrap_or_else(|| panic!("{log}")).1.trim().parse().unwrap();
-    assert!(snapshot % 16 == 0 && snapshot <= status.height, "{snapshot}: {status:?}");
+    assert!(snapshot.is_multiple_of(16) && snapshot <= status.height, "{snapshot}: {status:?}");
     assert_eq!(heights(&home)[..], [snapshot], "it offers the snapshot that it has loaded");
 
     // It takes part: what is paid through it becomes final everywhere.

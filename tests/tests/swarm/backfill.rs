@@ -40,6 +40,7 @@ struct Node {
 }
 
 /// What arrives at a node.
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 enum Arrival {
     Input(Input),
     Chunk { from: usize, id: ChunkId, hash: Hash, bytes: u64 },

@@ -102,8 +102,8 @@ fn history_and_a_snapshot_are_fetched_at_once() {
     }
 }
 
-/// Liars of all kinds, beside three honest seeds. Which of them a newcomer asks first depends on the
-/// run.
+/// Liars of all kinds, beside three honest seeds. Which of them a newcomer asks first depends on
+/// the run.
 #[test]
 fn liars_about_snapshots_are_banned_and_newcomers_load_the_right_state() {
     let conducts = [

@@ -330,6 +330,29 @@ fn a_kill_while_an_era_is_dropped_leaves_nothing_wrong() {
     }
 }
 
+/// An era is dropped after a reader has looked up where to read, and before it reads.
+#[test]
+fn a_read_that_an_overtaking_drop_disturbs_finds_no_damage() {
+    let (_place, store, maker, blocks) = four_eras();
+    let read = store.of_segment(20, |files, descriptor| {
+        store.drop_era(1).unwrap();
+        files.index(descriptor)?.segment()
+    });
+    assert_eq!(read.unwrap(), Kept::NotKept);
+    let keeps = |segment| {
+        let keeps = store.read_view().segments.gaps.keeps(segment);
+        // The files go while the search has this answer.
+        if segment == 63 {
+            store.drop_era(3).unwrap();
+        }
+        keeps
+    };
+    let start = index::hash_start(&blocks[191].block.hash());
+    let found = store.shared.files.find(start, 64, keeps, |entry| Ok(Some(entry)));
+    assert_eq!(found.unwrap(), None);
+    check_without(&store, &maker, &blocks, &era(1).chain(era(3)).collect());
+}
+
 /// Readers that run while eras are dropped and fetched again see blocks, or that they are not kept.
 #[test]
 fn readers_see_no_damage_while_eras_come_and_go() {

@@ -123,8 +123,8 @@ impl Store {
     /// except evidence, follow from the blocks. All this takes longer than to sync the chain from
     /// peers.
     ///
-    /// A store that lacks blocks is clean if all that it keeps is right. Kept blocks after the first
-    /// lack are checked by hash, and those after the checkpoint by all rules.
+    /// A store that lacks blocks is clean if all that it keeps is right. Kept blocks after the
+    /// first missing one are checked by hash, and those after the checkpoint by all rules.
     ///
     /// Changes nothing that is stored. An unfinished checkpoint, which a crash may leave, is no
     /// problem. After each block `progress` is called with its height and the height of the tip.

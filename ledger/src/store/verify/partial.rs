@@ -61,8 +61,8 @@ impl Stored<'_> {
         Ok(())
     }
 
-    /// Checks that the tip's header commits to the descriptors. The descriptor of a segment that the
-    /// tip sealed is in the next header only, so it only has to name the tip.
+    /// Checks that the tip's header commits to the descriptors. The descriptor of a segment that
+    /// the tip sealed is in the next header only, so it only has to name the tip.
     fn check_descriptors(&self, chain: &Chain, tip: &TipValue) -> Result<(), StoreError> {
         let wrong = |reason: &dyn ToString| StoreError::corrupt("segments", reason.to_string());
         let header = stored_header(self.disk, self.files, self.segments, tip.height)?;

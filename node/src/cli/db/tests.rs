@@ -247,8 +247,8 @@ fn a_home_that_lacks_blocks_says_so() {
         import_from(&partial, &path(file)).unwrap();
     }
     assert_eq!(tip(&partial), tip(&full));
-    verify(&partial, true).unwrap();
-    verify(&partial, false).unwrap();
+    verify(&partial, &path("snapshots"), true).unwrap();
+    verify(&partial, &path("snapshots"), false).unwrap();
 
     for (first, last) in [(None, None), (Some(32), None), (Some(1), Some(10)), (None, Some(33))] {
         let refusal = export(&partial, "x", range(first, last)).unwrap_err().to_string();

@@ -225,6 +225,7 @@ impl<Peer: Copy + Eq, Job> Line<Peer, Job> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::Arc;
 

@@ -181,6 +181,11 @@ async fn a_status_tells_age_uptime_disk_and_what_was_served() {
     assert!(number("uptime_ms") < 60_000, "{status}");
     assert_eq!((number("disk_bytes"), number("disk_free_bytes")), (12_345_678, 1 << 40));
     assert_eq!((number("served_bytes"), &status["served_peers"]), (1_230, &json!(2)));
+    let history = json!({
+        "keep": "full", "eras": [[0, 0]], "phase": "done", "executed_to": "1",
+        "checked_by_hash_to": "1", "bytes": "1000000",
+    });
+    assert_eq!(status["history"], history);
 }
 
 /// No block becomes final any more, and the operator learns which validators are missing.

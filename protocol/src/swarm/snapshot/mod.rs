@@ -65,14 +65,15 @@ impl Kind {
     /// A snapshot is whole on disk.
     ///
     /// While the chain is at height 0, no snapshot of an earlier run is offered: its block is not
-    /// proved.
+    /// proved, and the file would be in the way of the same snapshot.
     pub(super) fn on_kept(&mut self, engine: &mut Engine, offer: SnapshotOffer) {
         let id = offer.id;
+        let fetched = self.joining.as_ref().and_then(Joining::fetch);
+        if self.kept.contains_key(&id) || fetched.is_some_and(|fetch| fetch.offer.id == id) {
+            return;
+        }
         if self.is_joining() {
             return engine.push(Effect::DropSnapshot(id));
-        }
-        if self.kept.contains_key(&id) {
-            return;
         }
         let whole = SegmentRanges::before(SegmentIndex(offer.frontier.segment_count()));
         let number = self.open(engine, id, whole);

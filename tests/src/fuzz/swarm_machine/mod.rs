@@ -3,9 +3,13 @@
 //! The chain is a [`Made`]: heads and certificates without blocks behind them. Whatever the input
 //! chooses, these rules hold. Only proved chunks are stored. Only stored chunks are sent, and only
 //! to peers that asked for them and gave credit. Requests and segments are bounded, and no honest
-//! peer is banned.
+//! peer is banned. An input that begins with 255 is for a machine that begins with a snapshot, and
+//! such a machine loads the true one or none.
 
+mod link;
+mod parts;
 mod shell;
+mod snapshots;
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -37,10 +41,17 @@ const SEGMENTS: u64 = 4;
 const SEGMENT_BYTES: u64 = 80 << 10;
 /// Five chunks a segment.
 const CHUNK_BYTES: u64 = 16 << 10;
+/// Some ten chunks of a snapshot.
+const ACCOUNTS: u64 = 1_500;
+/// Segments with a snapshot at their end.
+const SNAPSHOT: SegmentIndex = SegmentIndex(1);
+/// The first byte of an input whose machine begins with a snapshot.
+const JOINS: u8 = 255;
 
 pub(super) fn made() -> &'static Made {
-    static MADE: LazyLock<Made> =
-        LazyLock::new(|| Made::new(SEGMENTS * SEGMENT_BYTES, SEGMENT_BYTES, CHUNK_BYTES));
+    static MADE: LazyLock<Made> = LazyLock::new(|| {
+        Made::with_accounts(SEGMENTS * SEGMENT_BYTES, SEGMENT_BYTES, CHUNK_BYTES, ACCOUNTS)
+    });
     &MADE
 }
 
@@ -49,7 +60,8 @@ pub(super) fn made() -> &'static Made {
 /// machine all segments. Returns whether the machine had stored anything before that.
 pub fn swarm_machine(data: &[u8]) -> bool {
     let mut stream = Stream(data);
-    let mut shell = Shell::new(made());
+    let joins = data.first() == Some(&JOINS);
+    let mut shell = Shell::new(made(), joins);
     for _ in 0..CHOICES_MAX {
         let Some(choice) = stream.next() else { break };
         choose(&mut shell, choice, &mut stream);
@@ -62,6 +74,19 @@ pub fn swarm_machine(data: &[u8]) -> bool {
 fn choose(shell: &mut Shell, choice: u8, stream: &mut Stream<'_>) {
     let honest = |stream: &mut Stream<'_>| HONEST[stream.below(HONEST.len())];
     let hostile = |stream: &mut Stream<'_>| HOSTILE[stream.below(HOSTILE.len())];
+    match choice {
+        230..=237 => {
+            let peer = hostile(stream);
+            return shell.say(peer, &snapshots::lie(stream));
+        }
+        238..=243 => return shell.load(stream.byte()),
+        244..=247 => return shell.keep(choice.is_multiple_of(2)),
+        248..=251 => {
+            let (peer, which, right) = (hostile(stream), stream.byte(), stream.byte());
+            return shell.give_part(peer, which, right & 1 == 0);
+        }
+        _ => {}
+    }
     match choice % 18 {
         0 => shell.elapse(Duration::from_millis(u64::from(stream.byte()) * 20)),
         1 => shell.open(honest(stream)),
@@ -78,7 +103,11 @@ fn choose(shell: &mut Shell, choice: u8, stream: &mut Stream<'_>) {
         }
         7 => shell.greet(honest(stream)),
         8 => shell.answer(honest(stream)),
-        9 => shell.give_chunk(honest(stream), stream.byte()),
+        9 => {
+            let (peer, which) = (honest(stream), stream.byte());
+            shell.give_part(peer, which, true);
+            shell.give_chunk(peer, which);
+        }
         10 => {
             let (peer, which, right) = (hostile(stream), stream.byte(), stream.byte());
             let wanted = shell.wanted(peer, which).filter(|_| right & 2 == 0);
@@ -199,8 +228,10 @@ fn finish(shell: &mut Shell) {
         for peer in peers() {
             shell.greet(peer);
             shell.answer(peer);
+            shell.give_part(peer, 0, true);
             shell.give_chunk(peer, 0);
         }
+        shell.load(0);
         shell.write(0);
         shell.assemble(None);
         shell.apply();

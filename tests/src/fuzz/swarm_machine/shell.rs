@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use ledger::hash::Hash;
 use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 use protocol::swarm::message::{
-    ChunkId, DESCRIPTORS_MAX, Holdings, SYNC_MESSAGE_BYTES_MAX, SegmentId, SyncMessage, Update,
-    WANTS_MAX,
+    ChunkId, CollectionId, DESCRIPTORS_MAX, Holdings, SYNC_MESSAGE_BYTES_MAX, SegmentId,
+    SyncMessage, Update, WANTS_MAX,
 };
-use protocol::swarm::{Effect, Expected, HISTORY, Input, Rates, SegmentRanges, Setup, Swarm};
+use protocol::swarm::{Effect, Expected, HISTORY, Input, Join, Rates, SegmentRanges, Setup, Swarm};
 use protocol::{HeightRange, PeerId};
 
+use super::link::Link;
+use super::snapshots::{self, Files};
 use super::{CHUNK_BYTES, HOSTILE, SEGMENTS, number};
 use crate::swarm::Made;
 
@@ -25,38 +28,11 @@ const IN_MEMORY_MAX: usize = 2;
 /// Most bytes in flight to one peer.
 const UNDER_WAY_MAX: u64 = 64 << 20;
 
-/// A link as its peer sees it.
-#[derive(Default)]
-struct Link {
-    /// Whether the machine has opened history.
-    is_greeted: bool,
-    /// Whether the peer has sent its holdings.
-    has_greeted: bool,
-    /// Chunks that the machine wants from the peer, the peer's credit, and how many chunks it gave.
-    wants: BTreeSet<ChunkId>,
-    allowed: u64,
-    given: u64,
-    /// Chunks that the peer asked for, by its own number of history, the machine's credit, and how
-    /// many chunks were sent to the peer.
-    asked: BTreeSet<ChunkId>,
-    credit: u64,
-    sent: u64,
-    received: u64,
-    /// Questions of the machine that the peer has not answered, oldest first.
-    questions: VecDeque<SyncMessage>,
-}
-
-impl Link {
-    fn wanted(&self, which: u8) -> Option<ChunkId> {
-        self.wants.iter().nth(usize::from(which) % self.wants.len().max(1)).copied()
-    }
-}
-
 pub(super) struct Shell {
-    made: &'static Made,
-    swarm: Swarm,
+    pub(super) made: &'static Made,
+    pub(super) swarm: Swarm,
     now: Duration,
-    links: BTreeMap<PeerId, Link>,
+    pub(super) links: BTreeMap<PeerId, Link>,
     /// Segments before this one are applied.
     sealed: SegmentIndex,
     begun: BTreeMap<SegmentIndex, SegmentHead>,
@@ -68,12 +44,16 @@ pub(super) struct Shell {
     manifest: Option<Vec<u8>>,
     /// Chunks being written to connections, by the machine's number of history.
     writing: VecDeque<(PeerId, ChunkId)>,
+    /// Segments before this one are not here, since the machine began with a snapshot.
+    first: SegmentIndex,
+    pub(super) files: Files,
 }
 
 impl Shell {
-    pub(super) fn new(made: &'static Made) -> Self {
+    pub(super) fn new(made: &'static Made, joins: bool) -> Self {
         let none = SegmentIndex(0);
-        let (swarm, effects) = swarm(made, none, Vec::new(), None, Duration::ZERO);
+        let join = joins.then(Join::default);
+        let (swarm, effects) = swarm(made, none..none, join, Vec::new(), None, Duration::ZERO);
         assert!(effects.is_empty(), "an empty node has nothing to do: {effects:?}");
         Self {
             made,
@@ -88,6 +68,8 @@ impl Shell {
             applying: None,
             manifest: None,
             writing: VecDeque::new(),
+            first: none,
+            files: Files::default(),
         }
     }
 
@@ -153,10 +135,16 @@ impl Shell {
         }
         let (number, whole) = (number(peer), SegmentRanges::before(SegmentIndex(SEGMENTS)));
         let holdings = Holdings { whole, open: Vec::new(), nonce: peer.0 };
+        let (offer, other) = (self.made.true_offer(), snapshots::number(peer));
+        let snapshot = CollectionId(offer.id.0);
         for message in [
             SyncMessage::Height(self.made.target.header.height),
             SyncMessage::Open(number, self.made.id()),
             SyncMessage::Holdings(number, holdings),
+            SyncMessage::Snapshots(vec![(offer.height, offer.id)]),
+            SyncMessage::Open(other, snapshot),
+            // Of use only if the machine has opened the snapshot.
+            snapshots::holdings(peer),
         ] {
             self.say(peer, &message);
         }
@@ -178,6 +166,11 @@ impl Shell {
                 SyncMessage::Manifest(height, from, Some(page.take(DESCRIPTORS_MAX).collect()))
             }
             SyncMessage::GetHead(index) => SyncMessage::Head(index, known(made, index).cloned()),
+            SyncMessage::GetFrontier(id, page) => {
+                SyncMessage::Frontier(id, page, snapshots::page(&made.true_offer(), id, page))
+            }
+            // The machine has opened a snapshot.
+            SyncMessage::Open(..) => snapshots::holdings(peer),
             other => panic!("{other:?} is no question"),
         };
         self.say(peer, &answer);
@@ -211,7 +204,7 @@ impl Shell {
     pub(super) fn write(&mut self, which: u8) {
         let place = usize::from(which) % self.writing.len().max(1);
         let Some((peer, id)) = self.writing.remove(place) else { return };
-        if self.made.chunk(id).is_none() {
+        if !self.exists(id) {
             return self.give(Input::Impossible(peer, id));
         }
         self.give(Input::Written(peer));
@@ -221,7 +214,7 @@ impl Shell {
     pub(super) fn lose(&mut self, which: u8) {
         let place = usize::from(which) % self.writing.len().max(1);
         let Some((peer, id)) = self.writing.get(place).copied() else { return };
-        if self.made.chunk(id).is_none() {
+        if !self.exists(id) || id.segment.collection != HISTORY {
             return self.write(which);
         }
         self.writing.remove(place);
@@ -280,6 +273,7 @@ impl Shell {
             self.stored.pop_first();
         }
         self.links.clear();
+        self.files = Files::default();
         self.writing.clear();
         (self.assembling, self.applying) = (None, None);
         self.assembled.clear();
@@ -292,14 +286,26 @@ impl Shell {
                 .collect::<Vec<bool>>()
         };
         let staged = self.begun.values().map(|head| (head.clone(), here(head))).collect();
-        let (swarm, effects) =
-            swarm(self.made, self.sealed, staged, self.manifest.clone(), self.now);
+        let (swarm, effects) = swarm(
+            self.made,
+            self.first..self.sealed,
+            None,
+            staged,
+            self.manifest.clone(),
+            self.now,
+        );
         self.swarm = swarm;
         self.perform(effects, None);
     }
 
+    /// The chain takes over a snapshot.
+    pub(super) fn on_loaded(&mut self, sealed: SegmentIndex) {
+        assert!(self.begun.is_empty(), "no segment is fetched before a snapshot is loaded");
+        (self.first, self.sealed) = (sealed, sealed);
+    }
+
     /// Gives an input, then checks and performs its effects.
-    fn give(&mut self, input: Input) {
+    pub(super) fn give(&mut self, input: Input) {
         let arriving = match &input {
             Input::Chunk { id, is_valid, .. } => Some((*id, *is_valid)),
             _ => None,
@@ -326,7 +332,8 @@ impl Shell {
                 }
                 Effect::SendHead(peer, index) => {
                     assert!(self.links.contains_key(&peer), "{peer:?} is not linked");
-                    assert!(index < self.sealed, "the store has no segment {index:?}");
+                    let is_here = (self.first..self.sealed).contains(&index);
+                    assert!(is_here, "the store has no segment {index:?}");
                 }
                 Effect::Begin(_, head) => {
                     let index = SegmentIndex(head.descriptor.index);
@@ -339,6 +346,10 @@ impl Shell {
                         index >= self.sealed && self.begun.insert(index, head).is_none(),
                         "{index:?} is begun once"
                     );
+                }
+                Effect::Store(id) if id.segment.collection != HISTORY => {
+                    assert_eq!(arriving, Some((id, true)), "only proved chunks are stored");
+                    self.store_part(id);
                 }
                 Effect::Store(id) => {
                     assert_eq!(arriving, Some((id, true)), "only proved chunks are stored");
@@ -375,10 +386,12 @@ impl Shell {
                     self.stored.retain(|id| id.segment.index != index);
                 }
                 Effect::SendBlockProof(..) => {}
-                other @ (Effect::BeginSnapshot(_)
-                | Effect::DropSnapshot(_)
-                | Effect::LoadSnapshot { .. }
-                | Effect::JoinFailed(_)) => panic!("{other:?}"),
+                Effect::BeginSnapshot(offer) => self.files.begin(offer),
+                Effect::DropSnapshot(id) => self.files.remove(id),
+                Effect::LoadSnapshot { id, descriptors } => {
+                    self.files.on_load(id, self.made, &descriptors);
+                }
+                Effect::JoinFailed(failure) => assert!(!failure.is_fatal(), "{failure}"),
                 Effect::Plan(plan) => {
                     let end = Height(self.made.target.header.height.0 - 1);
                     let is_whole =
@@ -410,7 +423,8 @@ impl Shell {
                     link.wants.remove(id);
                 }
                 for id in update.add {
-                    assert!(self.made.chunk(id).is_some(), "{id:?} does not exist");
+                    let is_part = id.segment.collection != HISTORY;
+                    assert!(is_part || self.made.chunk(id).is_some(), "{id:?} does not exist");
                     link.wants.insert(id);
                 }
                 assert!(
@@ -426,18 +440,25 @@ impl Shell {
                 let in_flight = link.allowed.saturating_sub(link.given);
                 assert!(in_flight <= IN_FLIGHT_MAX, "{in_flight} chunks in flight from {peer:?}");
             }
-            question @ (SyncMessage::GetManifest(..) | SyncMessage::GetHead(_)) => {
-                link.questions.push_back(question)
-            }
+            question @ (SyncMessage::GetManifest(..)
+            | SyncMessage::GetHead(_)
+            | SyncMessage::GetFrontier(..)) => link.questions.push_back(question),
+            open @ SyncMessage::Open(..) if !is_first => link.questions.push_back(open),
             SyncMessage::Holdings(number, _) | SyncMessage::Held(number, _) => {
-                assert_eq!(number, HISTORY, "the machine uses its own number");
+                let is_own = self.swarm.kind(number).is_some();
+                assert!(is_own, "the machine uses its own number");
             }
             _ => {}
         }
     }
 
     fn on_send_chunk(&mut self, peer: PeerId, id: ChunkId, name: ChunkId) {
-        let is_here = id.segment.index < self.sealed || self.stored.contains(&id);
+        let is_here = match id.segment.collection {
+            HISTORY => {
+                (self.first..self.sealed).contains(&id.segment.index) || self.stored.contains(&id)
+            }
+            _ => self.has_part(id),
+        };
         assert!(is_here, "{id:?} is not here");
         let link = self.links.get_mut(&peer).unwrap_or_else(|| panic!("{peer:?} is not linked"));
         assert!(link.asked.remove(&name), "{peer:?} did not ask for {name:?}");
@@ -456,16 +477,18 @@ fn known(made: &Made, index: SegmentIndex) -> Option<&SegmentHead> {
 
 fn swarm(
     made: &'static Made,
-    sealed: SegmentIndex,
+    kept: Range<SegmentIndex>,
+    join: Option<Join>,
     staged: Vec<(SegmentHead, Vec<bool>)>,
     manifest: Option<Vec<u8>>,
     now: Duration,
 ) -> (Swarm, Vec<Effect>) {
-    let history = made.history(usize::try_from(sealed.0).expect("few segments"));
     let (chain, rates) = (Arc::clone(&made.chain), Rates::default());
-    let kept = SegmentRanges::before(sealed);
-    Swarm::new(
-        Setup { chain, history: &history, kept, staged, manifest, nonce: 1, rates, join: None },
-        now,
-    )
+    let history = made.history(usize::try_from(kept.end.0).expect("few segments"));
+    let mut whole = SegmentRanges::before(kept.end);
+    for index in 0..kept.start.0 {
+        whole.remove(SegmentIndex(index));
+    }
+    let (history, kept, nonce) = (&history, whole, 1);
+    Swarm::new(Setup { chain, history, kept, staged, manifest, nonce, rates, join }, now)
 }

@@ -31,7 +31,7 @@ impl World {
     pub(super) fn send_chunk(&mut self, place: usize, peer: PeerId, id: ChunkId, name: ChunkId) {
         let sync = self.machine(place).expect("only a running node sends chunks");
         match sync.kind(id.segment.collection) {
-            Some(CollectionKind::History) => {}
+            Some(CollectionKind::History | CollectionKind::Backfill) => {}
             Some(CollectionKind::Snapshot(snapshot)) => {
                 return self.send_part(place, peer, id, name, snapshot);
             }

@@ -72,6 +72,9 @@ pub(super) struct Peer {
     pub(super) asked: Vec<SnapshotId>,
 }
 
+/// The chunks of a snapshot that are on disk.
+type Chunks = BTreeMap<u64, Vec<u8>>;
+
 /// A machine that joins, and what its driver knows.
 pub(super) struct Newcomer {
     pub(super) sync: Swarm,
@@ -79,7 +82,7 @@ pub(super) struct Newcomer {
     pub(super) peers: BTreeMap<PeerId, Peer>,
     pub(super) banned: BTreeMap<PeerId, Offence>,
     /// The snapshots on disk, with the chunks that are there.
-    files: BTreeMap<SnapshotId, (Arc<Frontier>, BTreeMap<u64, Vec<u8>>)>,
+    files: BTreeMap<SnapshotId, (Arc<Frontier>, Chunks)>,
     /// The snapshots that were begun, in order.
     pub(super) begun: Vec<SnapshotId>,
     pub(super) loaded: Option<SnapshotId>,
