@@ -17,7 +17,8 @@ pub(crate) fn sync_status(view: &View, now_ms: u64) -> SyncStatus {
     let ignorance = view.ignorance();
     let state = match sync.report.stage {
         Stage::Manifest => SyncState::Manifest,
-        Stage::Snapshot | Stage::Chunks => SyncState::Chunks,
+        Stage::Snapshot => SyncState::Snapshot,
+        Stage::Chunks => SyncState::Chunks,
         Stage::Applying => SyncState::Applying,
         Stage::Tail => SyncState::Tail,
         // A node that is only a few blocks behind fetches them without the sync machine.

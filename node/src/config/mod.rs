@@ -395,10 +395,7 @@ mod tests {
                 "[sync]\nupload_rate = \"16 kB/s\"",
                 ["sync.upload_rate: 16000", "expected at least 16384 bytes a second"],
             ),
-            (
-                "[sync]\nrate = 1",
-                ["unknown field `rate`", "expected `upload_rate` or `download_rate`"],
-            ),
+            ("[sync]\nrate = 1", ["unknown field `rate`", "expected one of `mode`, `upload_rate`"]),
             (
                 "[history]\nkeep = \"20\"",
                 ["keep = \"20\"", "\"20\" does not say how much to keep, expected \"full\""],
@@ -443,6 +440,6 @@ mod tests {
             };
             assert_eq!(parse(text).map(|config| config.sync), Ok(rates), "{text}");
         }
-        assert!(Config::default().plain().contains("[sync]\nupload_rate = 0\ndownload_rate = 0\n"));
+        assert!(Config::default().plain().contains("\nupload_rate = 0\ndownload_rate = 0\n"));
     }
 }

@@ -67,8 +67,8 @@ const KEYS: [(&str, &str); 14] = [
     ("mempool.bytes_max", "Most bytes of waiting transactions, 2097152 to 8589934592."),
     (
         "sync.mode",
-        "How a node without blocks joins its chain: \"snapshot\" loads the state and fetches older\n\
-         blocks later, \"full\" applies all blocks from the first one on.",
+        "How a node without blocks joins its chain: \"snapshot\" loads the state and fetches\n\
+         older blocks later, \"full\" applies all blocks from the first one on.",
     ),
     (
         "sync.upload_rate",

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::blame::charge;
-use super::live::{Inputs, ToDriver};
+use super::live::{Inputs, Joined, ToDriver};
 use super::peer_numbers::PeerNumbers;
 use crate::clock::wall_ms;
 use crate::network::{Gossip, Network, PeerEvent, PeerId, RequestId, ResponseTicket, Verdict};
@@ -46,6 +46,8 @@ pub(crate) struct Joining {
     genesis: TipView,
     /// The highest proved tip of a peer, if it is far ahead: sync loads a snapshot below it.
     target: watch::Sender<Option<CertifiedHeader>>,
+    /// How long the node waits for a peer that proves a height.
+    patience: Duration,
     connected: BTreeSet<PeerId>,
     /// Requests in flight.
     asked: HashMap<RequestId, PeerId>,
@@ -55,23 +57,13 @@ pub(crate) struct Joining {
     plan: Option<FetchPlan>,
 }
 
-/// What `live` begins with.
-#[derive(Default)]
-pub(crate) struct Joined {
-    /// The tip of the snapshot. `None` if none was loaded: then the chain begins at the genesis.
-    pub(crate) tip: Option<TipView>,
-    /// The peers that are connected. Each is held in the peer numbers.
-    pub(crate) connected: BTreeSet<PeerId>,
-    /// How blocks are fetched, if sync has said so.
-    pub(crate) plan: Option<FetchPlan>,
-}
-
 impl Joining {
     pub(crate) fn new(
         network: Network,
         peers: PeerNumbers,
         genesis: TipView,
         target: watch::Sender<Option<CertifiedHeader>>,
+        is_validator: bool,
     ) -> Self {
         Self {
             chain: Arc::clone(genesis.state.chain()),
@@ -79,6 +71,7 @@ impl Joining {
             peers,
             genesis,
             target,
+            patience: if is_validator { VALIDATOR_WAITS } else { OTHERS_WAIT },
             connected: BTreeSet::new(),
             asked: HashMap::new(),
             heights: BTreeMap::new(),
@@ -90,10 +83,10 @@ impl Joining {
     ///
     /// It ends without a snapshot as soon as a peer answers that it is not far ahead, if no peer
     /// proves a height in time, or if sync finds no snapshot.
-    pub(crate) async fn run(mut self, inputs: &mut Inputs, is_validator: bool) -> Option<Joined> {
-        let patience = if is_validator { VALIDATOR_WAITS } else { OTHERS_WAIT };
-        let mut ask_at = Instant::now() + patience;
+    pub(crate) async fn run(mut self, inputs: &mut Inputs) -> Option<Joined> {
+        let mut ask_at = Instant::now() + self.patience;
         loop {
+            let is_loading = self.target.borrow().is_some();
             tokio::select! {
                 biased;
                 _ = inputs.stop.wait_for(|stop| *stop) => return None,
@@ -109,12 +102,13 @@ impl Joining {
                         return Some(self.end(None));
                     }
                 }
-                Some(gossip) = inputs.consensus.recv() => self.ignore(gossip),
-                Some(gossip) = inputs.headers.recv() => self.ignore(gossip),
-                verified = inputs.verified.recv() => self.on_verified(verified?),
+                // Until a peer proves a height, these wait for `live`, which begins soon.
+                Some(gossip) = inputs.consensus.recv(), if is_loading => self.ignore(gossip),
+                Some(gossip) = inputs.headers.recv(), if is_loading => self.ignore(gossip),
+                verified = inputs.verified.recv(), if is_loading => self.on_verified(verified?),
                 Some(query) = inputs.queries.recv() => self.on_query(query),
                 () = sleep_until(ask_at) => {
-                    if self.target.borrow().is_none() {
+                    if !is_loading {
                         return Some(self.end(None));
                     }
                     ask_at = Instant::now() + ASK_EVERY;

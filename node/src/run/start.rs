@@ -16,18 +16,21 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::join::{ARCHIVE, DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
+use crate::checkpoint::Checkpoint;
+use crate::clock::Clock;
 use crate::driver::archive;
 use crate::driver::audit::Auditor;
-use crate::driver::joining::{Joined, Joining};
-use crate::driver::live::{self, Driver};
+use crate::driver::joining::Joining;
+use crate::driver::live::{self, Driver, Joined};
 use crate::driver::peer_numbers::PeerNumbers;
 use crate::driver::snapshots::{self, Writing};
 use crate::driver::swarm::{self, Backfill, Shell};
 use crate::home::Home;
-use crate::network::Network;
+use crate::network::{Gossip, Network};
 use crate::space::Disk;
 use crate::submission::{SUBMISSIONS, Submission};
-use crate::tasks::{Tasks, spawn_thread};
+use crate::tasks::{Tasks, ThreadEnd, spawn_thread};
+use crate::verifier::Verified;
 use crate::view::{Activity, ArchiveView, Journal, Query, SyncView, TipView, View};
 use crate::{metrics, progress, rpc, space, verifier};
 
@@ -47,77 +50,51 @@ const FROM_ARCHIVE: usize = 16;
 /// Staged segments cannot be opened, or a thread cannot be started.
 pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let Opened { home, config, chain, store, network, inbox, clock, mut registry, .. } = opened;
-    let (rpc_address, state) = (opened.listener.address(), opened.tip.state.clone());
-    let tip = opened.tip.clone();
-    let role = role(opened.validator.as_ref(), &chain, state.tip().height);
-    let (view, ends) =
-        connect(&chain, &store, opened.validator, opened.tip, &network, config.history.keep);
+    let (rpc_address, tip) = (opened.listener.address(), opened.tip.clone());
+    let role = role(opened.validator.as_ref(), &chain, tip.state.tip().height);
+    let keep = config.history.keep;
+    let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network, keep);
     let (stop, stopping) = watch::channel(false);
     let (sync_tip, sync_view) = (view.tip.clone(), view.sync.clone());
 
-    let (verified_sender, verified) = mpsc::channel(verifier::RESULTS);
-    let submissions = ends.submissions;
-    let verifier = verifier::run(chain.id(), inbox.transactions, submissions, verified_sender);
-    let verifier = tokio::spawn(verifier);
+    let mut tasks = watch_node(&home, &view, ends.disk, &stopping);
+    let verified = start_verifier(&mut tasks, &chain, inbox.transactions, ends.submissions);
     metrics::register(&mut registry, view.clone(), disk(&home));
-    let progress = tokio::spawn(progress::run(view.clone(), wait_for(stopping.clone())));
-    let space = space::watch(home.root().to_owned(), ends.disk, wait_for(stopping.clone()));
-    let space = tokio::spawn(space);
     let rpc = rpc::serve(opened.listener, view, registry, wait_for(stopping.clone()));
+    tasks.add("the RPC server", rpc);
 
-    let snapshots = open_snapshots(&home, &chain)?;
-    let Writing { offers, kept, thread: writer } = snapshots::spawn(snapshots::Parts {
-        snapshots: snapshots.clone(),
-        store: store.clone(),
-        clock,
-        home: home.root().to_owned(),
-        stop: stopping.clone(),
-    })?;
-    offers.offer(&Arc::clone(&sync_tip.borrow()));
-
-    let peers = PeerNumbers::default();
-    let (height, checkpoint) = (store.tip().0, opened.checkpoint);
+    let (snapshots, writing) = start_snapshots(&home, &store, &sync_tip, clock, &stopping)?;
+    let Writing { offers, kept, thread: writer } = writing;
+    let (peers, height) = (PeerNumbers::default(), store.tip().0);
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
     let placed = Arc::new(Notify::new());
-    let auditor = Auditor {
-        chain: Arc::clone(&chain),
-        store: store.clone(),
-        folder: home.audit_path(),
-        tip: sync_tip.clone(),
-        kept: Arc::clone(&placed),
-        executed: ends.executed,
-        stop: stopping.clone(),
-    };
-    // A node that does not keep everything lacks blocks that an audit would execute.
-    let keep = config.history.keep;
-    let audit = match keep {
-        Keep::Full => Some(spawn_thread("audit", move || auditor.run())?),
-        Keep::Bytes(_) | Keep::Recent(_) => {
-            archive::drop_parts(&store, &tip)?;
-            None
-        }
-    };
-    let (shell, assembled) = Shell::new(swarm::Parts {
+    if keep == Keep::Full {
+        let audit = start_audit(&home, &store, &sync_tip, &placed, ends.executed, &stopping)?;
+        tasks.add_thread("the audit", audit);
+    } else {
+        archive::drop_parts(&store, &tip)?;
+    }
+    let parts = swarm::Parts {
         clock,
         store: store.clone(),
         staging,
         found,
         snapshots,
-        join: opened.joins.then(|| Join { checkpoint: checkpoint.map(|it| (it.height, it.hash)) }),
+        join: opened.joins.then(|| join(opened.checkpoint)),
         backfill: Backfill::open(
             home.backfill_path(),
             chain.history_rules(),
             placed,
             keep == Keep::Full,
         )?,
-        state,
+        state: tip.state.clone(),
         rates: Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
         network: network.clone(),
         peers: peers.clone(),
         view: ends.sync,
         driver: to_driver,
-    })?;
+    };
     let (to_archive, from_live) = mpsc::channel(archive::QUEUE);
     let (to_swarm, from_archive) = mpsc::channel(FROM_ARCHIVE);
     let archive = archive::Parts {
@@ -134,7 +111,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         view: ends.archive,
         stop: stopping.clone(),
     };
-    let archive = spawn_thread("archive", move || archive::run(archive))?;
+    tasks.add_thread(ARCHIVE, spawn_thread("archive", move || archive::run(archive))?);
     let inputs = swarm::Inputs {
         links: inbox.links,
         tip: sync_tip,
@@ -144,14 +121,26 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         archive: from_archive,
         stop: stopping.clone(),
     };
-    let sync = shell.spawn(inputs, assembled)?;
+    tasks.add_thread(SYNC, start_sync(parts, inputs)?);
 
-    let joining =
-        opened.joins.then(|| Joining::new(network.clone(), peers.clone(), tip.clone(), ends.join));
-    let is_validator = opened.validator.is_some();
-    let (beginning, log) = (opened.beginning, opened.log);
-    let (outputs, to_network) = (ends.outputs, network.clone());
-    let mut inputs = live::Inputs {
+    let joining = opened.joins.then(|| {
+        let is_validator = opened.validator.is_some();
+        Joining::new(network.clone(), peers.clone(), tip.clone(), ends.join, is_validator)
+    });
+    let to_network = network.clone();
+    let begin = move |tip: &TipView| live::Parts {
+        clock,
+        machine: opened.beginning.machine(tip, clock),
+        store,
+        log: opened.log,
+        network: to_network,
+        peers,
+        outputs: ends.outputs,
+        checkpoint: opened.checkpoint,
+        snapshots: offers,
+        archive: to_archive,
+    };
+    let inputs = live::Inputs {
         consensus: inbox.consensus,
         headers: inbox.headers,
         events: inbox.events,
@@ -160,54 +149,113 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         sync: from_sync,
         stop: stopping,
     };
-    let driver = spawn_thread("driver", move || async move {
-        let joined = match joining {
-            Some(joining) => joining.run(&mut inputs, is_validator).await,
-            None => Some(Joined::default()),
-        };
-        // Without an outcome the node is stopping.
-        let Some(joined) = joined else { return Ok(()) };
-        let machine = beginning.machine(joined.tip.as_ref().unwrap_or(&tip), clock);
-        let parts = live::Parts {
-            clock,
-            machine,
-            store,
-            log,
-            network: to_network,
-            peers,
-            outputs,
-            checkpoint,
-            snapshots: offers,
-            archive: to_archive,
-        };
-        Driver::new(parts)?.run(inputs, joined).await
-    })?;
+    tasks.add_thread(DRIVER, spawn_thread("driver", move || drive(joining, tip, begin, inputs))?);
     let chain = chain.id();
     tracing::info!("node of chain {chain} at height {height}, RPC on http://{rpc_address}, {role}");
 
-    let mut tasks = Tasks::default();
-    tasks.add_thread(DRIVER, driver);
-    tasks.add_thread(SYNC, sync);
     tasks.add_thread(SNAPSHOTS, writer);
     tasks.add("the network", opened.network_task);
-    tasks.add_thread(ARCHIVE, archive);
-    if let Some(audit) = audit {
-        tasks.add_thread("the audit", audit);
-    }
-    tasks.add("the verifier", verifier);
-    tasks.add("the RPC server", rpc);
-    tasks.add("the progress bar", progress);
-    tasks.add("the watch on free space", space);
     Ok(Running { tasks, stop, network })
 }
 
-/// Opens the snapshots, and says which files are none.
-fn open_snapshots(home: &Home, chain: &Arc<Chain>) -> anyhow::Result<Snapshots> {
-    let (snapshots, problems) = Snapshots::open(&home.snapshots_path(), chain)?;
+/// Joins the chain if the node has no blocks yet, then drives the machine of `live` from there.
+async fn drive(
+    joining: Option<Joining>,
+    tip: TipView,
+    begin: impl FnOnce(&TipView) -> live::Parts,
+    mut inputs: live::Inputs,
+) -> anyhow::Result<()> {
+    let joined = match joining {
+        Some(joining) => joining.run(&mut inputs).await,
+        None => Some(Joined::default()),
+    };
+    // Without an outcome the node is stopping.
+    let Some(joined) = joined else { return Ok(()) };
+    let parts = begin(joined.tip.as_ref().unwrap_or(&tip));
+    Driver::new(parts)?.run(inputs, joined).await
+}
+
+fn join(checkpoint: Option<Checkpoint>) -> Join {
+    Join { checkpoint: checkpoint.map(|checkpoint| (checkpoint.height, checkpoint.hash)) }
+}
+
+/// Starts the task that verifies signatures. Its results come in the channel.
+fn start_verifier(
+    tasks: &mut Tasks,
+    chain: &Chain,
+    gossip: mpsc::Receiver<Gossip>,
+    submissions: mpsc::Receiver<Submission>,
+) -> mpsc::Receiver<Verified> {
+    let (sender, verified) = mpsc::channel(verifier::RESULTS);
+    let verifier = tokio::spawn(verifier::run(chain.id(), gossip, submissions, sender));
+    tasks.add("the verifier", verifier);
+    verified
+}
+
+/// Starts the tasks that only watch: the progress bar, and the space on the disk.
+fn watch_node(
+    home: &Home,
+    view: &View,
+    disk: watch::Sender<Disk>,
+    stop: &watch::Receiver<bool>,
+) -> Tasks {
+    let mut tasks = Tasks::default();
+    let progress = progress::run(view.clone(), wait_for(stop.clone()));
+    tasks.add("the progress bar", tokio::spawn(progress));
+    let space = space::watch(home.root().to_owned(), disk, wait_for(stop.clone()));
+    tasks.add("the watch on free space", tokio::spawn(space));
+    tasks
+}
+
+/// Starts the thread that executes the blocks before a snapshot. `kept` wakes it when a segment is
+/// in its place.
+fn start_audit(
+    home: &Home,
+    store: &Store,
+    tip: &watch::Receiver<Arc<TipView>>,
+    kept: &Arc<Notify>,
+    executed: watch::Sender<Height>,
+    stop: &watch::Receiver<bool>,
+) -> anyhow::Result<ThreadEnd> {
+    let auditor = Auditor {
+        chain: Arc::clone(tip.borrow().state.chain()),
+        store: store.clone(),
+        folder: home.audit_path(),
+        tip: tip.clone(),
+        kept: Arc::clone(kept),
+        executed,
+        stop: stop.clone(),
+    };
+    spawn_thread("audit", move || auditor.run())
+}
+
+fn start_sync(parts: swarm::Parts, inputs: swarm::Inputs) -> anyhow::Result<ThreadEnd> {
+    let (shell, done) = Shell::new(parts)?;
+    shell.spawn(inputs, done)
+}
+
+/// Opens the snapshots, says which files are none, and starts the thread that writes new ones.
+fn start_snapshots(
+    home: &Home,
+    store: &Store,
+    tip: &watch::Receiver<Arc<TipView>>,
+    clock: Clock,
+    stop: &watch::Receiver<bool>,
+) -> anyhow::Result<(Snapshots, Writing)> {
+    let tip = Arc::clone(&tip.borrow());
+    let (snapshots, problems) = Snapshots::open(&home.snapshots_path(), tip.state.chain())?;
     for problem in problems {
         tracing::warn!("a snapshot in {} cannot be used: {problem}", home.root().display());
     }
-    Ok(snapshots)
+    let writing = snapshots::spawn(snapshots::Parts {
+        snapshots: snapshots.clone(),
+        store: store.clone(),
+        clock,
+        home: home.root().to_owned(),
+        stop: stop.clone(),
+    })?;
+    writing.offers.offer(&tip);
+    Ok((snapshots, writing))
 }
 
 /// The ends of the view's channels that other parts hold.

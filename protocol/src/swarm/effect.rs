@@ -47,8 +47,8 @@ pub enum Effect {
     SendBlockProof(PeerId, Height),
     /// Make room for the chunks of a segment of this collection: history or backfill.
     Begin(CollectionNumber, SegmentHead),
-    /// Store the chunk of the input that had this effect, in staging or in the file of its snapshot,
-    /// as [`Swarm::kind`](super::Swarm::kind) says. If the disk refuses, hand in
+    /// Store the chunk of the input that had this effect, in staging or in the file of its
+    /// snapshot, as [`Swarm::kind`](super::Swarm::kind) says. If the disk refuses, hand in
     /// [`Input::Refused`](super::Input::Refused).
     Store(ChunkId),
     /// Keep these bytes, and hand them in as [`Setup::manifest`](super::Setup::manifest) at the

@@ -171,8 +171,8 @@ impl MadeChain {
     }
 
     /// The chain of any recipe: reused from an earlier run, or made now and kept in this folder.
-    /// `make` writes its store and its snapshots. The name of its directory is `name` with a hash of the recipe, so
-    /// the recipe must have everything that determines the chain.
+    /// `make` writes its store and its snapshots. The name of its directory is `name` with a hash
+    /// of the recipe, so the recipe must have everything that determines the chain.
     pub(super) fn keep(
         folder: &Path,
         name: &str,

@@ -172,3 +172,41 @@ fn on_anchor(bytes: &[u8]) -> bool {
     }
     true
 }
+
+/// Inputs for this target, each with its name.
+pub(super) fn samples() -> Vec<(String, Vec<u8>)> {
+    let made = made();
+    let sample =
+        |name: &str, head: &[u8], bytes: Vec<u8>| (name.to_owned(), [head, &bytes[..]].concat());
+    let frontier = |name: &str, change: fn(&mut Vec<SubtreeDescriptor>)| {
+        let mut descriptors = made.frontier.descriptors().to_vec();
+        change(&mut descriptors);
+        sample(name, &[0], codec::encode(&descriptors))
+    };
+    let mut other_entry = made.chunks[0].clone();
+    other_entry[100] ^= 1;
+    let anchor = |name: &str, change: fn(&mut SnapshotAnchor)| {
+        let mut anchor = made.anchor.clone();
+        change(&mut anchor);
+        sample(name, &[2], codec::encode(&anchor))
+    };
+    vec![
+        anchor("anchor", |_| ()),
+        anchor("anchor_other_state", |anchor| anchor.header.state_root.0.0[0] ^= 1),
+        anchor("anchor_other_segment", |anchor| anchor.descriptor.index += 2),
+        anchor("anchor_two_signers", |anchor| {
+            anchor.certificate.signatures.pop();
+        }),
+        frontier("frontier", |_| ()),
+        frontier("frontier_false_counts", |subtrees| {
+            subtrees[0].count -= 1;
+            subtrees[1].count += 1;
+        }),
+        frontier("frontier_too_coarse", |subtrees| subtrees[0].count = 65),
+        frontier("frontier_swapped", |subtrees| subtrees.swap(0, 1)),
+        frontier("frontier_cut", |subtrees| subtrees.truncate(3)),
+        sample("chunk", &[1, 0], made.chunks[0].clone()),
+        sample("chunk_of_another_place", &[1, 1], made.chunks[0].clone()),
+        sample("chunk_other_entry", &[1, 0], other_entry),
+    ]
+}

@@ -7,6 +7,7 @@
 //! do. Then a new cycle begins. So each input is served within two cycles, however much the others
 //! have.
 
+use std::collections::BTreeSet;
 use std::future::ready;
 use std::time::Duration;
 
@@ -54,6 +55,17 @@ pub(crate) enum ToDriver {
     Segment(Vec<VerifiedBlock>, Certificate),
     /// The node has joined: the store has the tip of a snapshot, or there is no snapshot to load.
     Joined(Option<Box<TipView>>),
+}
+
+/// What the driver begins with after the node has joined its chain.
+#[derive(Default)]
+pub(crate) struct Joined {
+    /// The tip of the snapshot. `None` if none was loaded: then the chain begins at the genesis.
+    pub(crate) tip: Option<TipView>,
+    /// The peers that are connected. Each is held in the peer numbers.
+    pub(crate) connected: BTreeSet<PeerId>,
+    /// How blocks are fetched, if sync has said so.
+    pub(crate) plan: Option<FetchPlan>,
 }
 
 /// The inputs, except time.

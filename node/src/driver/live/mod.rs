@@ -22,11 +22,10 @@ use protocol::{Effect, Input, Machine, PeerId, Quorum, RequestId, Ticket};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use self::inputs::{Cycle, Due, IDLE, Next};
-pub(crate) use self::inputs::{Inputs, ToDriver};
+pub(crate) use self::inputs::{Inputs, Joined, ToDriver};
 use self::reads::Reads;
 use super::archive::ToArchive;
 use super::blame::charge;
-use super::joining::Joined;
 use super::peer_numbers::PeerNumbers;
 use super::priority::patient_threads;
 use super::snapshots::Offers;

@@ -11,7 +11,10 @@ use ledger::history::SegmentSplitter;
 use ledger::store::SegmentReader;
 use ledger::transaction::{Transaction, VerifiedTransaction, verify_in_batches};
 use ledger::units::SegmentIndex;
+use protocol::swarm::Input;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use super::{Done, Shell, warn_damaged};
 
 /// A segment that is ready to be applied. If chunks were damaged on disk, `damaged` lists their
 /// numbers and `blocks` is empty.
@@ -23,13 +26,44 @@ pub(crate) struct Assembled {
     pub(crate) certificate: Certificate,
 }
 
+impl Shell {
+    /// A segment is assembled, or chunks of it are damaged.
+    pub(super) fn on_assembled(&mut self, assembled: Assembled) -> anyhow::Result<()> {
+        let index = assembled.index;
+        let damaged = assembled.damaged.clone();
+        for chunk in &damaged {
+            warn_damaged(index, *chunk);
+            self.staging.forget(index.0, u64::from(*chunk))?;
+        }
+        // The segment may have been applied block by block meanwhile.
+        if damaged.is_empty() && index >= self.sealed {
+            self.assembled.insert(index, assembled);
+        }
+        self.give(Input::Assembled(index, damaged))
+    }
+
+    /// Begins to assemble a complete segment on another thread.
+    pub(super) fn assemble(&mut self, index: SegmentIndex) -> anyhow::Result<()> {
+        let reader = self.staging.reader(index.0)?;
+        let reader =
+            reader.with_context(|| format!("segment {index} is complete, but not on disk"))?;
+        let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
+        self.assembly.spawn(move || {
+            // If the sync thread has gone, the node is stopping.
+            let done = assemble(&chain, index, reader).map(Done::Assembled);
+            let _gone = results.blocking_send(done);
+        });
+        Ok(())
+    }
+}
+
 /// Reads a segment, splits it into blocks and verifies their signatures.
 ///
 /// # Errors
 /// The disk refuses, or bytes that a certified header proves turn out not to be blocks with valid
 /// signatures. In the second case more than a third of the voting power is dishonest, or this code
 /// is too old or wrong, and the node must stop.
-pub(super) fn assemble(
+fn assemble(
     chain: &Chain,
     index: SegmentIndex,
     mut reader: SegmentReader,

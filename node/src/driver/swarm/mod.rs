@@ -7,6 +7,7 @@
 mod assembly;
 mod backfill;
 mod loading;
+mod serving;
 mod suppliers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -16,19 +17,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ledger::chain::{Chain, ChainState};
-use ledger::codec;
 use ledger::hash::SnapshotId;
-use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead};
-use ledger::store::{Found, Kept, SnapshotInfo, Snapshots, Staging, Store, StoreError};
+use ledger::history::{HistoryRules, SegmentDescriptor};
+use ledger::store::{Found, SnapshotInfo, Snapshots, Staging, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::budget::Cost;
 use protocol::message::CertifiedHeader;
-use protocol::swarm::message::{
-    CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SegmentId, SyncMessage,
-};
+use protocol::swarm::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SegmentId};
 use protocol::swarm::{
     BACKFILL, CollectionKind, Effect, Input, Join, Rates, SegmentRange, SegmentRanges, Setup,
-    SnapshotOffer, Swarm, snapshot_chunk,
+    Swarm, snapshot_chunk,
 };
 use protocol::{FetchPlan, Offence, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -356,48 +354,6 @@ impl Shell {
         }
     }
 
-    /// Tells the machine which snapshots have come and which are gone.
-    fn on_snapshots(&mut self, all: &[Arc<SnapshotInfo>]) -> anyhow::Result<()> {
-        let gone = |id: &&SnapshotId| !all.iter().any(|info| info.id == **id);
-        for id in self.offered.iter().filter(gone).copied().collect::<Vec<_>>() {
-            self.offered.remove(&id);
-            self.give(Input::SnapshotGone(id))?;
-        }
-        for info in all {
-            if self.offered.insert(info.id) {
-                self.give(Input::SnapshotKept(offer(info)))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The chain begins with a snapshot now. `live` goes on from there.
-    fn on_loaded(&mut self, loaded: Loaded) -> anyhow::Result<()> {
-        let Loaded { id, tip } = loaded;
-        let history = tip.state.history().clone();
-        let (height, segments) = (tip.state.tip().height, history.segments());
-        tracing::info!("the chain begins with the snapshot of block {height}");
-        self.sealed = SegmentIndex(segments);
-        self.offered.insert(id);
-        self.segments.push_back(ToDriver::Joined(Some(Box::new(tip))));
-        self.give(Input::Loaded { id, history })?;
-        self.begin_backfill()
-    }
-
-    fn on_assembled(&mut self, assembled: Assembled) -> anyhow::Result<()> {
-        let index = assembled.index;
-        let damaged = assembled.damaged.clone();
-        for chunk in &damaged {
-            warn_damaged(index, *chunk);
-            self.staging.forget(index.0, u64::from(*chunk))?;
-        }
-        // The segment may have been applied block by block meanwhile.
-        if damaged.is_empty() && index >= self.sealed {
-            self.assembled.insert(index, assembled);
-        }
-        self.give(Input::Assembled(index, damaged))
-    }
-
     /// Gives the machine one input and performs its effects, and those of the inputs that follow
     /// from them.
     fn give(&mut self, input: Input) -> anyhow::Result<()> {
@@ -421,33 +377,10 @@ impl Shell {
             Effect::Send(peer, bytes) => self.send(peer, bytes),
             Effect::SendChunk { to, id, name } => return self.send_chunk(to, id, name),
             Effect::SendManifest { peer, height, first, known } => {
-                if !self.admits(peer) {
-                    self.send_message(peer, &SyncMessage::Manifest(height, first, None));
-                    return Ok(None);
-                }
-                let mut descriptors = self.store.descriptors(first.0, height, DESCRIPTORS_MAX);
-                self.charge(peer, &Cost::look_ups(descriptors.len() as u64, 1));
-                let next = descriptors.last().map_or(first.0, |last| last.index + 1);
-                descriptors.extend(known.into_iter().filter(|descriptor| descriptor.index >= next));
-                descriptors.truncate(DESCRIPTORS_MAX);
-                self.send_message(peer, &SyncMessage::Manifest(height, first, Some(descriptors)));
+                self.send_manifest(peer, height, first, known);
             }
-            Effect::SendHead(peer, index) => {
-                let head = match self.admits(peer) {
-                    true => self.served(self.stored_head(index)).flatten(),
-                    false => None,
-                };
-                self.charge(peer, &Cost::look_ups(0, 2));
-                self.send_message(peer, &SyncMessage::Head(index, head));
-            }
-            Effect::SendBlockProof(peer, height) => {
-                let proof = match self.admits(peer) {
-                    true => self.served(self.store.block_proof(height)).and_then(Kept::here),
-                    false => None,
-                };
-                self.charge(peer, &Cost::look_ups(0, 2));
-                self.send_message(peer, &SyncMessage::BlockProof(height, proof));
-            }
+            Effect::SendHead(peer, index) => self.send_head(peer, index),
+            Effect::SendBlockProof(peer, height) => self.send_block_proof(peer, height),
             Effect::Begin(BACKFILL, head) => self.backfill.begin(head),
             Effect::Begin(_, head) => self.staging.begin(&head)?,
             Effect::Store(id) => {
@@ -475,19 +408,10 @@ impl Shell {
                 self.staging.remove(index.0)?;
             }
             Effect::Plan(plan) => self.plan = Some(plan),
-            Effect::BeginSnapshot(offer) => {
-                let id = offer.id;
-                if let Err(error) = self.loading.begin(offer) {
-                    tracing::warn!("a snapshot cannot be stored: {error}");
-                    return Ok(Some(Input::LoadFailed { id, damaged: Vec::new() }));
-                }
-            }
+            Effect::BeginSnapshot(offer) => return Ok(self.begin_snapshot(offer)),
             Effect::DropSnapshot(id) => self.loading.drop_fetched(&id),
             Effect::LoadSnapshot { id, descriptors } => {
-                if let Err(error) = self.load(&id, descriptors) {
-                    tracing::warn!("a snapshot cannot be loaded: {error:#}");
-                    return Ok(Some(Input::LoadFailed { id, damaged: Vec::new() }));
-                }
+                return Ok(self.load_snapshot(id, descriptors));
             }
             Effect::JoinFailed(failure) => {
                 anyhow::ensure!(!failure.is_fatal(), "{failure}");
@@ -501,99 +425,6 @@ impl Shell {
             }
         }
         Ok(None)
-    }
-
-    /// Whether the peer may cause more work now.
-    fn admits(&self, peer: PeerId) -> bool {
-        self.peers.id(peer).is_some_and(|id| self.network.accounts().admits(&id))
-    }
-
-    fn charge(&self, peer: PeerId, cost: &Cost) {
-        if let Some(id) = self.peers.id(peer) {
-            self.network.accounts().charge(&id, cost);
-        }
-    }
-
-    fn send_message(&self, peer: PeerId, message: &SyncMessage) {
-        self.send(peer, codec::encode(message));
-    }
-
-    fn send(&self, peer: PeerId, bytes: Vec<u8>) {
-        if let Some(id) = self.peers.id(peer) {
-            self.network.send_message(id, bytes);
-        }
-    }
-
-    fn send_chunk(
-        &mut self,
-        peer: PeerId,
-        id: ChunkId,
-        name: ChunkId,
-    ) -> anyhow::Result<Option<Input>> {
-        if let Some(CollectionKind::Snapshot(snapshot)) = self.machine.kind(id.segment.collection) {
-            return self.send_of_snapshot(peer, &snapshot, id, name);
-        }
-        let (index, chunk) = (id.segment.index, u64::from(id.chunk));
-        let is_sealed = index < self.sealed;
-        let mut bytes = Ok(Kept::NotKept);
-        if is_sealed {
-            bytes = self.store.chunk(index.0, chunk, &self.rules);
-        }
-        let staging = match id.segment.collection {
-            BACKFILL => Some(&mut self.backfill.staging),
-            _ if is_sealed => None,
-            _ => Some(&mut self.staging),
-        };
-        if let (Ok(Kept::NotKept), Some(staging)) = (&bytes, staging) {
-            bytes = staging.read(index.0, chunk).map(|bytes| match bytes {
-                Some(bytes) => Kept::Here(bytes),
-                None => {
-                    warn_damaged(index, id.chunk);
-                    Kept::NotKept
-                }
-            });
-        }
-        let bytes = match self.served(bytes) {
-            Some(Kept::Here(bytes)) => bytes,
-            Some(Kept::Never) => return Ok(Some(Input::Impossible(peer, id))),
-            Some(Kept::NotKept) | None => return Ok(Some(Input::Unsent(peer, id))),
-        };
-        self.send_bytes(peer, name, &bytes);
-        Ok(None)
-    }
-
-    /// Sends a chunk of a snapshot. One that is damaged here ends the snapshot, and is no fault of
-    /// the peer.
-    fn send_of_snapshot(
-        &mut self,
-        peer: PeerId,
-        snapshot: &SnapshotId,
-        id: ChunkId,
-        name: ChunkId,
-    ) -> anyhow::Result<Option<Input>> {
-        match self.loading.read(snapshot, snapshot_chunk(id), self.clock.now().elapsed) {
-            Ok(Some(bytes)) => {
-                self.send_bytes(peer, name, &bytes);
-                return Ok(None);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::error!(%error, "a snapshot cannot be read for a peer");
-                self.loading.snapshots.remove(snapshot)?;
-            }
-        }
-        Ok(Some(Input::Unsent(peer, id)))
-    }
-
-    fn send_bytes(&self, peer: PeerId, name: ChunkId, bytes: &[u8]) {
-        // The bytes of the answer are charged, but not the read. The refill of a budget pays for
-        // 400 MB/s of answers, which is more than a connection carries. This node decides which
-        // chunks it sends, within its upload slots and rate.
-        self.charge(peer, &Cost::answer(bytes.len()));
-        if let Some(to) = self.peers.id(peer) {
-            self.network.uploaded().count(to, bytes.len());
-            self.network.send_data(to, name.frame(bytes));
-        }
     }
 
     /// Stores a chunk. If the disk refuses one of a snapshot, the machine asks for it again later.
@@ -617,48 +448,6 @@ impl Shell {
         self.suppliers.on_chunk(index, sender);
         self.staging.write(index.0, chunk, bytes)?;
         Ok(None)
-    }
-
-    /// Makes a snapshot, all of whose chunks are here, the beginning of the chain. The result comes
-    /// as [`Done::Loaded`].
-    fn load(&mut self, id: &SnapshotId, descriptors: Vec<SegmentDescriptor>) -> anyhow::Result<()> {
-        let info = self.loading.finish(id)?;
-        let (snapshots, store) = (self.loading.snapshots.clone(), self.store.clone());
-        let results = self.results.clone();
-        self.assembly.spawn(move || {
-            let loaded = loading::load(&snapshots, &store, &info, &descriptors);
-            let done = loaded.map(|loaded| Done::Loaded(Box::new(loaded)));
-            // If the sync thread has gone, the node is stopping.
-            let _gone = results.blocking_send(done.context("the snapshot cannot be loaded"));
-        });
-        Ok(())
-    }
-
-    /// The result of a read for a peer. A failed read is logged and not served, so no peer can stop
-    /// this node by its requests.
-    fn served<T>(&self, read: Result<T, StoreError>) -> Option<T> {
-        read.inspect_err(|error| tracing::error!(%error, "history cannot be read for a peer")).ok()
-    }
-
-    fn stored_head(&self, index: SegmentIndex) -> Result<Option<SegmentHead>, StoreError> {
-        let Kept::Here((descriptor, chunks)) = self.store.chunk_hashes(index.0)? else {
-            return Ok(None);
-        };
-        let certificate = self.store.certificate(descriptor.last)?.here();
-        Ok(certificate.map(|certificate| SegmentHead { descriptor, chunks, certificate }))
-    }
-
-    fn assemble(&mut self, index: SegmentIndex) -> anyhow::Result<()> {
-        let reader = self.staging.reader(index.0)?;
-        let reader =
-            reader.with_context(|| format!("segment {index} is complete, but not on disk"))?;
-        let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
-        self.assembly.spawn(move || {
-            // If the sync thread has gone, the node is stopping.
-            let done = assembly::assemble(&chain, index, reader).map(Done::Assembled);
-            let _gone = results.blocking_send(done);
-        });
-        Ok(())
     }
 
     /// Updates the view if something happened, at most once in [`SHOW_EVERY`].
@@ -700,12 +489,6 @@ fn kept(store: &Store) -> SegmentRanges {
         kept.insert(SegmentRange { first, last });
     }
     kept
-}
-
-/// A snapshot as peers are offered it.
-fn offer(info: &SnapshotInfo) -> SnapshotOffer {
-    let SnapshotInfo { id, header, certificate, frontier } = info.clone();
-    SnapshotOffer { height: header.height, id, frontier, header, certificate }
 }
 
 fn warn_damaged(segment: SegmentIndex, chunk: u32) {

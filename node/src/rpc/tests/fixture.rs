@@ -104,6 +104,8 @@ fn genesis(validators: u8) -> Genesis {
     }
 }
 
+const DISK: Disk = Disk { used: 12_345_678, history: 1_000_000, free: Some(1 << 40) };
+
 impl Fixture {
     /// A server with a driver that answers.
     pub(super) async fn start() -> Self {
@@ -193,12 +195,7 @@ impl Fixture {
             uploaded: uploaded.clone(),
             executed: watch::channel(Height(0)).1,
             archive: watch::channel(Arc::default()).1,
-            disk: watch::channel(Disk {
-                used: 12_345_678,
-                history: 1_000_000,
-                free: Some(1 << 40),
-            })
-            .1,
+            disk: watch::channel(DISK).1,
             started: Instant::now(),
         };
         let config = RpcConfig {
