@@ -110,11 +110,14 @@ fn rows(status: Status) -> Vec<(&'static str, String)> {
 
 /// What is here of history, and what the node believes without having executed it.
 fn history(history: &HistoryInfo, tip: u64) -> String {
-    let HistoryInfo { phase, executed_to, checked_by_hash_to, bytes, .. } = history;
-    let bytes = DecimalBytes(*bytes);
+    let HistoryInfo { keep, phase, executed_to, checked_by_hash_to, bytes, .. } = history;
+    let bytes = format!("{} (keep = {keep})", DecimalBytes(*bytes));
     match phase {
-        HistoryPhase::Done => format!("{bytes}, all blocks executed"),
-        HistoryPhase::Backfill | HistoryPhase::Audit => {
+        HistoryPhase::Backfill if *executed_to >= tip => {
+            format!("{bytes}, fetching older blocks, all blocks executed")
+        }
+        _ if *executed_to >= tip => format!("{bytes}, all blocks executed"),
+        _ => {
             let percent = executed_to.saturating_mul(100).checked_div(tip).unwrap_or(0);
             format!(
                 "{bytes}, blocks here up to {checked_by_hash_to}, executed up to {executed_to} \

@@ -79,6 +79,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_amount_is_read_as_it_is_written() {
+        for (keep, text) in [
+            (Keep::Full, "full"),
+            (Keep::Bytes(20 << 30), "20GiB"),
+            (Keep::Bytes((20 << 30) + 1_024), "20971521KiB"),
+            (Keep::Bytes(1_000), "1000B"),
+            (Keep::Bytes(3 << 40), "3TiB"),
+            (Keep::Recent(1), "recent 1 era"),
+            (Keep::Recent(64), "recent 64 eras"),
+        ] {
+            assert_eq!(keep_text(keep), text);
+            assert_eq!(parse_keep(text), Ok(keep));
+        }
+    }
+
+    #[test]
     fn full_a_size_or_the_newest_eras() {
         for (text, keep) in [
             ("full", Some(Keep::Full)),

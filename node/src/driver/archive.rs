@@ -18,7 +18,7 @@ use protocol::archive::{
     Archive, Audit, Effect, GONE_COUNTS, Input, Keep, Notice, Setup, WholeEra,
 };
 use protocol::budget::Cost;
-use protocol::eras::{Announcement, Era, EraRanges};
+use protocol::eras::{Announcement, ERA_RANGES_MAX, Era, EraRanges};
 use protocol::message::{Request, Response, answer_bytes_max};
 use protocol::{Offence, PeerId, RequestId};
 use tokio::sync::{mpsc, watch};
@@ -37,6 +37,9 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 /// If no segment of the eras that are being fetched arrives for so long, they are given up, and
 /// tried again later.
 const STALLED_AFTER: Duration = Duration::from_secs(600);
+
+/// Bytes of a hash.
+const HASH_BYTES: u64 = 32;
 
 /// What `live` hands over.
 pub(crate) enum ToArchive {
@@ -97,6 +100,8 @@ struct Driver {
     ids: BTreeMap<PeerId, network::PeerId>,
     last_number: u64,
     asked: HashMap<network::RequestId, Asked>,
+    /// Most bytes of an honest answer to any question of this thread.
+    answer_bytes_max: usize,
     fetching: BTreeSet<Era>,
     /// Number of segments of these eras that are here, and since when it is the same.
     progress: (usize, Duration),
@@ -146,6 +151,7 @@ impl Driver {
             ids: BTreeMap::new(),
             last_number: 0,
             asked: HashMap::new(),
+            answer_bytes_max: answer_bytes(&rules),
             fetching: BTreeSet::new(),
             progress: (0, now),
             is_unshown: true,
@@ -175,6 +181,9 @@ impl Driver {
         while self.eras < count {
             let whole = whole_era(&self.parts.store, self.eras)?;
             self.eras += 1;
+            if !whole.is_kept {
+                self.drop_part(Era(self.eras - 1)).await;
+            }
             self.give(Input::Whole(whole)).await;
         }
         self.look_at_peers().await;
@@ -202,18 +211,21 @@ impl Driver {
             self.progress = (sum, now);
         }
         let is_stalled = now.saturating_sub(self.progress.1) >= STALLED_AFTER;
-        let before = self.fetching.len();
-        for (era, count) in eras {
-            let input = match count as u64 == ERA_SEGMENTS {
-                true => Input::Fetched(era),
-                false if is_stalled => Input::Unfetched(era),
-                false => continue,
-            };
-            self.fetching.remove(&era);
-            self.give(input).await;
+        let (come, missing): (Vec<_>, Vec<_>) =
+            eras.into_iter().partition(|(_, count)| *count as u64 == ERA_SEGMENTS);
+        let given_up = if is_stalled { missing } else { Vec::new() };
+        for (era, _) in come.iter().chain(&given_up) {
+            self.fetching.remove(era);
         }
-        if self.fetching.len() != before {
+        if !come.is_empty() || !given_up.is_empty() {
             self.tell_fetches().await;
+        }
+        for (era, _) in come {
+            self.give(Input::Fetched(era)).await;
+        }
+        for (era, _) in given_up {
+            self.drop_part(era).await;
+            self.give(Input::Unfetched(era)).await;
         }
     }
 
@@ -367,7 +379,7 @@ impl Driver {
     fn ask(&mut self, question: &Request, asked: Asked) {
         let Some(to) = self.ids.get(&asked.peer).copied() else { return };
         let bytes = codec::encode(question);
-        let most = answer_bytes_max(&bytes);
+        let most = answer_bytes_max(&bytes).min(self.answer_bytes_max);
         let id = self.parts.network.request_within(to, bytes, most);
         self.asked.insert(id, asked);
     }
@@ -394,13 +406,24 @@ impl Driver {
         let _gone = self.parts.swarm.send(ToSwarm::Fetch(eras)).await;
     }
 
+    /// Drops an era of which a part is here. A node that keeps everything still fetches the rest.
+    async fn drop_part(&mut self, era: Era) {
+        if self.parts.keep != Keep::Full {
+            self.drop_era(era).await;
+        }
+    }
+
+    async fn drop_era(&mut self, Era(era): Era) {
+        if let Err(error) = self.parts.store.drop_era(era) {
+            tracing::error!("era {era} of history was not dropped whole: {error}");
+        }
+        let _gone = self.parts.swarm.send(ToSwarm::Dropped(era)).await;
+    }
+
     async fn drop(&mut self, eras: Vec<Era>) {
-        for Era(era) in eras {
-            match self.parts.store.drop_era(era) {
-                Ok(()) => tracing::info!("era {era} of history was dropped: others keep it"),
-                Err(error) => tracing::error!("era {era} of history was not dropped: {error}"),
-            }
-            let _gone = self.parts.swarm.send(ToSwarm::Dropped(era)).await;
+        tracing::info!("dropping {} eras of history, which others keep", eras.len());
+        for era in eras {
+            self.drop_era(era).await;
         }
     }
 
@@ -414,6 +437,16 @@ impl Driver {
         };
         self.parts.view.send_replace(Arc::new(shown));
     }
+}
+
+/// Most bytes of an answer: a chunk with the hashes of its segment, or an announcement.
+fn answer_bytes(rules: &HistoryRules) -> usize {
+    /// The encoding around the content: the variant's number and two lengths.
+    const FRAME: usize = 32;
+    let hashes = u64::from(rules.segment_chunks_max()).saturating_mul(HASH_BYTES);
+    let chunk = usize::try_from(hashes.saturating_add(rules.chunk_bytes)).unwrap_or(usize::MAX);
+    let eras = ERA_RANGES_MAX.saturating_mul(16);
+    chunk.max(eras).saturating_add(FRAME)
 }
 
 /// The result of an audit, from the answer of the peer. `None`: the peer did not answer.
@@ -495,4 +528,63 @@ pub(crate) fn drop_parts(store: &Store, tip: &TipView) -> Result<(), StoreError>
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use ledger::hash::{BlockHash, Hash};
+    use ledger::merkle;
+
+    use super::*;
+
+    const RULES: HistoryRules =
+        HistoryRules { segment_bytes: 8, segment_blocks: 100, chunk_bytes: 4 };
+
+    #[test]
+    fn a_peer_passes_an_audit_with_the_chunk_itself() {
+        let hashes = [&b"abcd"[..], b"efgh", b"i"].map(chunk_hash).to_vec();
+        let descriptor = SegmentDescriptor {
+            index: 7,
+            first: Height(1),
+            last: Height(9),
+            bytes: 9,
+            chunks_root: merkle::root(&hashes),
+            blocks_root: Hash::ZERO,
+            last_block: BlockHash::default(),
+        };
+        let shown = |hashes: &[Hash], bytes: &[u8]| {
+            Some(Ok(Response::Chunk { hashes: hashes.to_vec(), bytes: bytes.to_vec() }))
+        };
+        let forged = [hashes[0], chunk_hash(b"????"), hashes[2]];
+        for (answer, chunk, expected) in [
+            (shown(&hashes, b"efgh"), 1, Audit::Passed),
+            (shown(&hashes, b"i"), 2, Audit::Passed),
+            (shown(&hashes, b"abcd"), 1, Audit::Failed),
+            (shown(&hashes, b"efgh"), 3, Audit::Failed),
+            (shown(&forged, b"????"), 1, Audit::Failed),
+            (shown(&hashes[..2], b"efgh"), 1, Audit::Failed),
+            (Some(Ok(Response::NotKept)), 1, Audit::Failed),
+            (Some(Response::decode(&[9; 9])), 1, Audit::Failed),
+            (None, 1, Audit::Unanswered),
+        ] {
+            let text = format!("{answer:?}");
+            assert_eq!(judge(answer, &descriptor, chunk, &RULES), expected, "{chunk}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_largest_answers_are_read() {
+        let rules =
+            HistoryRules { segment_bytes: 1 << 20, segment_blocks: 100, chunk_bytes: 1 << 14 };
+        let most = usize::try_from(rules.segment_chunks_max()).unwrap();
+        let chunk = Response::Chunk { hashes: vec![Hash::ZERO; most], bytes: vec![0; 1 << 14] };
+        let eras = EraRanges::of((0..1_000).map(|at| Era(2 * at)));
+        let eras = Response::Eras(Announcement { is_archive: true, eras });
+        for (rules, answer) in [(rules, chunk), (RULES, eras)] {
+            let bytes = codec::encode(&answer).len();
+            let most = answer_bytes(&rules);
+            assert!(bytes <= most && most < bytes + 100, "{bytes} of {most}");
+        }
+    }
 }

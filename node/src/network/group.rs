@@ -132,6 +132,12 @@ mod tests {
                 );
             }
         }
+        let number = |text: &str, private| address_group(&text.parse().unwrap(), private);
+        let [one, near, far] = ["/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.5/tcp/1", "/ip4/1.2.4.4/tcp/1"];
+        assert_eq!(number(one, false), number(near, false));
+        assert!(
+            number(one, false) != number(far, false) && number(one, true) != number(near, true)
+        );
         let limited =
             |grouping: Grouping, text: &str| grouping.of(&text.parse().unwrap()).is_limited();
         assert!(limited(public, "/ip4/1.2.3.4/tcp/1") && !limited(private, "/ip4/1.2.3.4/tcp/1"));

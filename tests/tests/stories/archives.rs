@@ -11,25 +11,27 @@ use tests::story::{Folder, Rpc, finish, node_program, until};
 use super::json_of;
 use super::started::Started;
 
-/// Eras that are whole before the budget is lowered.
-const ERAS: u64 = 3;
+/// Transfers of the history that the network begins with: 40 blocks, two whole eras and a part.
+const TRANSFERS: &str = "8000";
+const BLOCKS: u64 = 40;
+/// These eras are whole.
+const ERAS: u64 = 2;
 
 #[test]
 fn a_node_drops_eras_that_three_others_keep_and_gets_them_back() {
     let folder = Folder::new();
     let mut genesis = json_of(&fs::read_to_string(root().join("genesis.json")).unwrap());
-    genesis["limits"]["segment_blocks"] = json!("2");
-    genesis["limits"]["empty_block_interval_ms"] = json!("200");
+    for (limit, bytes) in
+        [("segment_bytes", "65536"), ("block_bytes_max", "65536"), ("chunk_bytes", "16384")]
+    {
+        genesis["limits"][limit] = json!(bytes);
+    }
     let path = folder.join("genesis.json");
     fs::write(&path, genesis.to_string()).unwrap();
-    let network =
-        Started::new(&folder, "shared", &["--nodes", "4", "--genesis", path.to_str().unwrap()]);
+    let options = ["--nodes", "4", "--history", TRANSFERS, "--genesis", path.to_str().unwrap()];
+    let network = Started::new(&folder, "shared", &options);
     let [rpc, other] = [3, 0].map(|node: usize| Rpc::new(&network.rpc()[node]));
     let has = |eras: &[[u64; 2]], era: u64| eras.iter().any(|[a, b]| (*a..=*b).contains(&era));
-    until("some eras are whole", || {
-        let status = rpc.status().ok()?;
-        (status.height > ERAS * 32).then_some(())
-    });
 
     // Not a single era fits into the budget.
     restart(&network, "full", "1kB");
@@ -52,7 +54,7 @@ fn a_node_drops_eras_that_three_others_keep_and_gets_them_back() {
         let are_back = (0..ERAS).all(|era| has(&history.eras, era));
         (are_back && history.phase == HistoryPhase::Done).then_some(())
     });
-    for height in 1..=ERAS * 32 {
+    for height in 1..=BLOCKS {
         assert_eq!(rpc.block(height).unwrap().summary, other.block(height).unwrap().summary);
     }
     drop(network);
