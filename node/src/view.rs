@@ -15,6 +15,8 @@ use ledger::store::Store;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce, Round, SegmentIndex};
 use prometheus_client::metrics::histogram::Histogram;
+use protocol::archive::Keep;
+use protocol::eras::EraRanges;
 use protocol::swarm::SyncReport;
 use protocol::{PeerId, Quorum};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -114,6 +116,28 @@ impl SyncView {
     }
 }
 
+/// What this node is to keep of history, and what its peers say that they keep.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArchiveView {
+    /// How much of history this node keeps.
+    pub keep: Keep,
+    /// Whether eras are being fetched.
+    pub is_fetching: bool,
+    /// The network identity of each connected peer, and the eras that it announces.
+    pub claims: Vec<(String, EraRanges)>,
+}
+
+/// Most peers that are named to somebody who asks for what is not kept here.
+const HOLDERS_MAX: usize = 16;
+
+impl ArchiveView {
+    /// Connected peers whose announced eras are such ones, at most 16.
+    pub fn holders(&self, are_such: impl Fn(&EraRanges) -> bool) -> Box<[String]> {
+        let holders = self.claims.iter().filter(|(_, claims)| are_such(claims));
+        holders.take(HOLDERS_MAX).map(|(id, _)| id.clone()).collect()
+    }
+}
+
 /// What the driver is doing, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
@@ -190,6 +214,8 @@ pub struct View {
     pub uploaded: Uploaded<network::PeerId>,
     /// Height up to which the audit has executed blocks in this run. 0 while it has executed none.
     pub executed: watch::Receiver<Height>,
+    /// What the archive does.
+    pub archive: watch::Receiver<Arc<ArchiveView>>,
     /// What the home takes on disk, measured every 20 s.
     pub disk: watch::Receiver<Disk>,
     /// When the node started.

@@ -5,10 +5,10 @@ use ledger::block::{Block, Header};
 use ledger::certificate::{CERTIFICATE_BYTES_MAX, Certificate, CertificateError, Vote};
 use ledger::chain::Chain;
 use ledger::codec::{self, CodecError};
-use ledger::hash::{BlockHash, ChainId, Domain, TxHash};
+use ledger::hash::{BlockHash, ChainId, Domain, Hash, TxHash};
 use ledger::signature::{self, PublicKey, Signature};
 use ledger::transaction::{TRANSACTION_BYTES_MAX, Transaction};
-use ledger::units::{Height, Round};
+use ledger::units::{Height, Round, SegmentIndex};
 
 use crate::eras::{Announcement, ERA_RANGES_MAX};
 
@@ -237,6 +237,9 @@ pub enum Request {
     Genesis(u32),
     /// Says which eras of history the sender keeps, and asks which ones the peer keeps.
     Eras(Announcement),
+    /// Asks for a chunk of a sealed segment, by its index in the segment, to see that the peer keeps
+    /// it.
+    Chunk(SegmentIndex, u64),
 }
 
 /// Most bytes of an honest answer to a request, given the bytes of the request. A longer answer is
@@ -254,7 +257,8 @@ pub fn answer_bytes_max(request: &[u8]) -> usize {
         Ok(Request::Genesis(_)) => GENESIS_PIECE_BYTES.saturating_add(FRAME),
         // Two numbers for each range.
         Ok(Request::Eras(_)) => ERA_RANGES_MAX.saturating_mul(16).saturating_add(FRAME),
-        Ok(Request::Blocks(_)) | Err(_) => RESPONSE_BYTES_MAX,
+        // The rules of the chain say how long a chunk and the list of hashes are.
+        Ok(Request::Blocks(_) | Request::Chunk(..)) | Err(_) => RESPONSE_BYTES_MAX,
     };
     bytes.min(RESPONSE_BYTES_MAX)
 }
@@ -281,10 +285,17 @@ pub enum Response {
     /// A piece of the canonical bytes of the genesis. Each piece has [`GENESIS_PIECE_BYTES`], and
     /// the last one may be shorter. `None` beyond the last piece.
     Genesis(Option<Vec<u8>>),
-    /// The requested blocks are final, but the peer does not keep them.
+    /// The requested blocks are final, or the segment is sealed, but the peer does not keep it.
     NotKept,
     /// The eras of history that the peer keeps, as of when the request arrived.
     Eras(Announcement),
+    /// A chunk, and the hashes of all chunks of its segment.
+    Chunk {
+        /// The hash of each chunk of the segment, in order.
+        hashes: Vec<Hash>,
+        /// The bytes of the chunk.
+        bytes: Vec<u8>,
+    },
 }
 
 impl Response {

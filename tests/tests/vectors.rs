@@ -225,6 +225,16 @@ fn every_message_of_the_live_chain_has_the_bytes_it_always_had() {
         ),
         ("no such piece", hex::encode(codec::encode(&Response::Genesis(None))), "0400000000"),
         ("question for eras", hex::encode(codec::encode(&Request::Eras(eras.clone()))), QUESTION),
+        (
+            "question for a chunk",
+            hex::encode(codec::encode(&Request::Chunk(SegmentIndex(3), 2))),
+            "0600000003000000000000000200000000000000",
+        ),
+        (
+            "a chunk",
+            hex::encode(codec::encode(&Response::Chunk { hashes: Vec::new(), bytes: vec![7, 8] })),
+            "07000000000000000000000002000000000000000708",
+        ),
         ("eras", hex::encode(codec::encode(&Response::Eras(eras))), ERAS),
         ("log entry", print(&codec::encode(&LogEntry::Vote(vote))), "149 1fca3df6407f61ca"),
     ]);
@@ -416,6 +426,7 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
         Request::Genesis(3),
         Request::Transactions(vec![Default::default()]),
         Request::Blocks(Height(9)),
+        Request::Chunk(SegmentIndex(3), 2),
         Request::Eras(Announcement { is_archive: true, eras: EraRanges::of([1, 2, 7].map(Era)) }),
     ] {
         canonical::<Request>(&codec::encode(&request), protocol::message::REQUEST_BYTES_MAX);
@@ -425,6 +436,7 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
         Response::Genesis(Some(vec![7, 8])),
         Response::Transactions(vec![transaction.clone()]),
         Response::NotKept,
+        Response::Chunk { hashes: vec![Default::default()], bytes: vec![7, 8] },
     ] {
         canonical::<Response>(&codec::encode(&response), protocol::message::RESPONSE_BYTES_MAX);
     }

@@ -75,7 +75,8 @@ pub struct Status {
 /// What a node has of the chain's history, and how it was checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryInfo {
-    /// What the node is to keep: `full` for all of it.
+    /// What the node is to keep, as in its settings: `full`, a size such as `20GiB`, or `recent 64
+    /// eras`.
     pub keep: String,
     /// The eras of which every sealed segment is here: ranges of their numbers, first and last.
     pub eras: Vec<[u64; 2]>,
@@ -100,7 +101,7 @@ pub enum HistoryPhase {
     Backfill,
     /// All blocks that it is to keep are here. It executes those before its snapshot.
     Audit,
-    /// It has executed all blocks.
+    /// All blocks that it is to keep are here. If it is to keep everything, it has executed them.
     #[default]
     Done,
 }

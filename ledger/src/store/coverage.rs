@@ -26,6 +26,15 @@ impl Store {
         before.unwrap_or(view.tip.height).max(executed)
     }
 
+    /// The era of a block in a sealed segment. `None` for later blocks.
+    #[must_use]
+    pub fn era_of(&self, height: Height) -> Option<u64> {
+        let view = self.read_view();
+        let sealed = &view.segments.sealed;
+        let at = sealed.partition_point(|one| one.last < height);
+        Some(sealed.get(at)?.index / ERA_SEGMENTS)
+    }
+
     /// The eras of which every sealed segment is kept, as ranges of their numbers, in order. The
     /// era of the open segment is one of them, unless it lacks a sealed segment.
     #[must_use]

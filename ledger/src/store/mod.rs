@@ -51,6 +51,7 @@ pub use audit::{Audit, AuditError, AuditStep, Fault};
 pub use error::StoreError;
 pub use evidence::{EVIDENCE_ABOUT_ONE_MAX, EVIDENCE_BYTES_MAX, EVIDENCE_MAX, Evidence};
 pub use kept::Kept;
+pub use pages::ERA_SEGMENTS;
 pub use recover::Opened;
 pub use snapshots::{SnapshotInfo, SnapshotWriter, Snapshots};
 pub use staging::{Found, SegmentReader, Staging};

@@ -21,7 +21,7 @@ pub(super) const CONTENT_BYTES: usize = PAGE_BYTES - CHECKSUM_BYTES;
 /// The same as a length in a file.
 pub(super) const CONTENT: u64 = CONTENT_BYTES as u64;
 /// Number of segments in an era. It is a constant of the protocol: nodes keep and drop whole eras.
-pub(super) const ERA_SEGMENTS: u64 = 16;
+pub const ERA_SEGMENTS: u64 = 16;
 
 /// Of a file that lacks pages, or has some that nobody wrote.
 const WRONG_LENGTH: &str = "has another length than was written";

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use clap::{Args, Subcommand};
+use protocol::archive::Keep;
 
 use super::HomeArg;
 use crate::config::{
-    Config as Settings, P2pAddress, SyncConfig, SyncMode, parse_rate, parse_socket_address,
+    Config as Settings, P2pAddress, SyncConfig, SyncMode, parse_keep, parse_rate,
+    parse_socket_address,
 };
 use crate::home::Home;
 use crate::output::{print, print_json};
@@ -49,6 +51,9 @@ pub(super) struct Overrides {
     /// How a node without blocks joins its chain
     #[arg(long, env = "CAIRN_NODE_SYNC", value_name = "MODE")]
     sync: Option<SyncMode>,
+    /// How much of history to keep: "full", a size such as 20GiB, or "recent 64 eras"
+    #[arg(long, env = "CAIRN_NODE_KEEP", value_name = "AMOUNT", value_parser = parse_keep)]
+    keep: Option<Keep>,
     /// Most bytes of history a second sent to all peers together, such as 5000000 or "5 MB/s"; 0
     /// for unlimited
     #[arg(
@@ -79,6 +84,7 @@ impl Overrides {
         sync.mode = self.sync.unwrap_or(sync.mode);
         sync.upload_rate = self.sync_upload_rate.map_or(sync.upload_rate, SyncConfig::limit);
         sync.download_rate = self.sync_download_rate.map_or(sync.download_rate, SyncConfig::limit);
+        settings.history.keep = self.keep.unwrap_or(settings.history.keep);
         for peer in self.peers {
             if !settings.p2p.peers.contains(&peer) {
                 settings.p2p.peers.push(peer);

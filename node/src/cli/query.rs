@@ -110,11 +110,17 @@ fn rows(status: Status) -> Vec<(&'static str, String)> {
 
 /// What is here of history, and what the node believes without having executed it.
 fn history(history: &HistoryInfo, tip: u64) -> String {
-    let HistoryInfo { phase, executed_to, checked_by_hash_to, bytes, .. } = history;
-    let bytes = DecimalBytes(*bytes);
+    let HistoryInfo { keep, phase, executed_to, checked_by_hash_to, bytes, .. } = history;
+    let bytes = match keep.as_str() {
+        "full" => DecimalBytes(*bytes).to_string(),
+        keep => format!("{} (keep {keep})", DecimalBytes(*bytes)),
+    };
     match phase {
-        HistoryPhase::Done => format!("{bytes}, all blocks executed"),
-        HistoryPhase::Backfill | HistoryPhase::Audit => {
+        HistoryPhase::Backfill if *executed_to >= tip => {
+            format!("{bytes}, fetching older blocks, all blocks executed")
+        }
+        _ if *executed_to >= tip => format!("{bytes}, all blocks executed"),
+        _ => {
             let percent = executed_to.saturating_mul(100).checked_div(tip).unwrap_or(0);
             format!(
                 "{bytes}, blocks here up to {checked_by_hash_to}, executed up to {executed_to} \
@@ -161,6 +167,11 @@ mod tests {
             disk_free_bytes: Some(80_000_000_000),
             served_bytes: 5_000_000,
             served_peers: 2,
+            history: HistoryInfo {
+                keep: "full".to_owned(),
+                executed_to: 7,
+                ..HistoryInfo::default()
+            },
             ..Status::default()
         };
         let known = table(&rows(status.clone()));
@@ -174,6 +185,7 @@ mod tests {
             assert!(known.lines().any(|found| found == line), "{line} is not in\n{known}");
         }
         let history = HistoryInfo {
+            keep: "20GiB".to_owned(),
             phase: HistoryPhase::Audit,
             executed_to: 3,
             checked_by_hash_to: 7,
@@ -181,7 +193,8 @@ mod tests {
             ..HistoryInfo::default()
         };
         let joined = table(&rows(Status { history, ..status.clone() }));
-        let part = "history     1.50 MB, blocks here up to 7, executed up to 3 (42%); later state ";
+        let part =
+            "history     1.50 MB (keep 20GiB), blocks here up to 7, executed up to 3 (42%); later ";
         assert!(joined.lines().any(|line| line.starts_with(part)), "{part} is not in\n{joined}");
         let young =
             Status { last_block_age_ms: None, disk_free_bytes: None, served_peers: 1, ..status };

@@ -1,6 +1,7 @@
 //! How much of history a node keeps, as people write it.
 
 use protocol::archive::Keep;
+use serde::{Deserialize, Deserializer, Serializer, de};
 
 use super::size::parse_scaled;
 
@@ -48,9 +49,50 @@ pub fn parse_keep(text: &str) -> Result<Keep, KeepError> {
     keep.ok_or_else(|| KeepError { text: text.chars().take(200).collect() })
 }
 
+/// How much of history to keep, as [`parse_keep`] reads it.
+#[must_use]
+pub fn keep_text(keep: Keep) -> String {
+    const POWERS: [(&str, u64); 4] =
+        [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match keep {
+        Keep::Full => "full".to_owned(),
+        Keep::Bytes(bytes) => {
+            let unit = POWERS.into_iter().find(|(_, unit)| bytes.is_multiple_of(*unit));
+            let (name, unit) = unit.unwrap_or(("B", 1));
+            format!("{}{name}", bytes / unit)
+        }
+        Keep::Recent(1) => "recent 1 era".to_owned(),
+        Keep::Recent(eras) => format!("recent {eras} eras"),
+    }
+}
+
+pub(super) fn serialize<S: Serializer>(keep: &Keep, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&keep_text(*keep))
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Keep, D::Error> {
+    parse_keep(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_amount_is_read_as_it_is_written() {
+        for (keep, text) in [
+            (Keep::Full, "full"),
+            (Keep::Bytes(20 << 30), "20GiB"),
+            (Keep::Bytes((20 << 30) + 1_024), "20971521KiB"),
+            (Keep::Bytes(1_000), "1000B"),
+            (Keep::Bytes(3 << 40), "3TiB"),
+            (Keep::Recent(1), "recent 1 era"),
+            (Keep::Recent(64), "recent 64 eras"),
+        ] {
+            assert_eq!(keep_text(keep), text);
+            assert_eq!(parse_keep(text), Ok(keep));
+        }
+    }
 
     #[test]
     fn full_a_size_or_the_newest_eras() {

@@ -14,10 +14,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use protocol::archive::Keep;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub use address::{P2pAddress, P2pAddressError};
-pub use keep::{KeepError, parse_keep};
+pub use keep::{KeepError, keep_text, parse_keep};
 pub(crate) use rate::parse_rate;
 
 /// Default peer-to-peer port.
@@ -69,6 +70,8 @@ pub struct Config {
     pub mempool: MempoolConfig,
     /// Transfer of history in chunks.
     pub sync: SyncConfig,
+    /// The part of history that this node keeps.
+    pub history: HistoryConfig,
 }
 
 /// The network of nodes.
@@ -171,6 +174,15 @@ pub struct SyncConfig {
     /// Most bytes per second from all peers together. `None`, in the file 0, means unlimited.
     #[serde(with = "rate")]
     pub download_rate: Option<u64>,
+}
+
+/// The part of history that a node keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HistoryConfig {
+    /// How much of history this node keeps, in its files `full`, a size or a number of eras.
+    #[serde(with = "keep")]
+    pub keep: Keep,
 }
 
 /// How a node without blocks joins its chain.
@@ -342,6 +354,7 @@ mod tests {
         config.p2p.peers = vec!["/ip4/10.0.0.1/tcp/1".parse().unwrap(), "[::1]:2".parse().unwrap()];
         config.rpc.allowed_origins = vec!["https://wallet.example".to_owned()];
         config.sync.upload_rate = Some(5 << 20);
+        config.history.keep = Keep::Bytes(20 << 30);
         assert_eq!(parse(&config.to_toml()), Ok(config));
     }
 
@@ -383,6 +396,11 @@ mod tests {
                 ["sync.upload_rate: 16000", "expected at least 16384 bytes a second"],
             ),
             ("[sync]\nrate = 1", ["unknown field `rate`", "expected one of `mode`, `upload_rate`"]),
+            (
+                "[history]\nkeep = \"20\"",
+                ["keep = \"20\"", "\"20\" does not say how much to keep, expected \"full\""],
+            ),
+            ("[history]\nkeep = 20", ["keep = 20", "expected a string"]),
             ("[mempool]\nbytes_max = -1", ["bytes_max = -1", "expected a whole number of bytes"]),
             ("[log]\nlevel = \"loud\"", ["log.level", "expected error, warn"]),
         ] {

@@ -10,7 +10,7 @@ const HEAD: &str = "\
 ";
 
 /// What each section is about.
-const SECTIONS: [(&str, &str); 5] = [
+const SECTIONS: [(&str, &str); 6] = [
     ("p2p", "The network of nodes."),
     ("rpc", "The interface for wallets and people."),
     ("log", "The log on stderr."),
@@ -20,10 +20,11 @@ const SECTIONS: [(&str, &str); 5] = [
         "Transfer of history and snapshots. The limits do not apply to votes, gossip and single\n\
          blocks.",
     ),
+    ("history", "The part of history that this node keeps."),
 ];
 
 /// What each key is, with its section. Line breaks stand where lines would be too wide.
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 14] = [
     (
         "p2p.listen",
         "Where this node listens for peers: IP:PORT or a multiaddr. 127.0.0.1 is this machine\n\
@@ -77,6 +78,11 @@ const KEYS: [(&str, &str); 13] = [
     (
         "sync.download_rate",
         "Most bytes a second from all peers together, as above. At least 16384; 0 is unlimited.",
+    ),
+    (
+        "history.keep",
+        "\"full\" for all of it, a size such as \"20GiB\" for eras that the nodes share out, or\n\
+         \"recent 64 eras\" for the newest ones.",
     ),
 ];
 

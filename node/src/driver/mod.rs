@@ -7,8 +7,11 @@
 //! Before the machine of `live` is made, `joining` stands in its place: a node without blocks may
 //! begin with a snapshot, which `swarm` loads.
 //!
-//! A third thread, `snapshots`, writes the states that `live` gives it.
+//! A third thread, `snapshots`, writes the states that `live` gives it. A fourth one, `archive`,
+//! performs what the machine of [`protocol::archive`] decides. `live` hands it what peers ask and
+//! answer, and it tells `swarm` which eras to fetch.
 
+pub(crate) mod archive;
 pub(crate) mod audit;
 pub(crate) mod joining;
 pub(crate) mod live;

@@ -1,6 +1,7 @@
 //! Groups of addresses that one operator can easily obtain together. Limits count by group, because
 //! an address costs little and an identity costs nothing.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 
 use libp2p::Multiaddr;
@@ -58,6 +59,14 @@ impl Grouping {
     pub(crate) fn is_free(self, ip: IpAddr) -> bool {
         self.private || (ip.is_loopback() && !self.groups_loopback)
     }
+}
+
+/// A number for the group of an address, the same for all addresses of a group. `private`: each
+/// address and port is a group of its own.
+pub(crate) fn address_group(address: &Multiaddr, private: bool) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    Grouping { private, groups_loopback: false }.of(address).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Group {
@@ -123,6 +132,12 @@ mod tests {
                 );
             }
         }
+        let number = |text: &str, private| address_group(&text.parse().unwrap(), private);
+        let [one, near, far] = ["/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.5/tcp/1", "/ip4/1.2.4.4/tcp/1"];
+        assert_eq!(number(one, false), number(near, false));
+        assert!(
+            number(one, false) != number(far, false) && number(one, true) != number(near, true)
+        );
         let limited =
             |grouping: Grouping, text: &str| grouping.of(&text.parse().unwrap()).is_limited();
         assert!(limited(public, "/ip4/1.2.3.4/tcp/1") && !limited(private, "/ip4/1.2.3.4/tcp/1"));

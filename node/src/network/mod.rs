@@ -59,6 +59,7 @@ pub use self::eviction::Service;
 pub use self::exchange::RequestError;
 pub use self::faults::{FAULTY_PEERS_MAX, FaultError, FaultPlan, LATENCY_MAX};
 use self::group::Grouping;
+pub(crate) use self::group::address_group;
 pub use self::handle::Network;
 pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, ResponseTicket, Verdict};
 pub use self::interfaces::own_addresses;

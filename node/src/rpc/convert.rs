@@ -14,9 +14,11 @@ use ledger::signature::PublicKey;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce};
 use protocol::Quorum;
+use protocol::archive::Keep;
 use protocol::budget::{BudgetReport, Cost};
 
 use crate::clock::wall_ms;
+use crate::config::keep_text;
 use crate::network;
 use crate::view::{Activity, TipView, View, block_summary, faults_info};
 
@@ -132,13 +134,16 @@ fn history(view: &View, tip: Height) -> HistoryInfo {
     let store = &view.store;
     let executed = store.executed_to().max(*view.executed.borrow()).min(tip);
     let checked = store.checked_by_hash_to().max(executed).min(tip);
-    let phase = match store.is_whole() {
-        false => HistoryPhase::Backfill,
-        true if executed < tip => HistoryPhase::Audit,
-        true => HistoryPhase::Done,
+    let archive = view.archive.borrow();
+    let phase = match archive.keep {
+        Keep::Full if !store.is_whole() => HistoryPhase::Backfill,
+        Keep::Full if executed < tip => HistoryPhase::Audit,
+        Keep::Bytes(_) | Keep::Recent(_) if archive.is_fetching => HistoryPhase::Backfill,
+        // A node that does not keep everything executes no blocks before its snapshot.
+        _ => HistoryPhase::Done,
     };
     HistoryInfo {
-        keep: "full".to_owned(),
+        keep: keep_text(archive.keep),
         eras: store.kept_eras().into_iter().map(|era| [*era.start(), *era.end()]).collect(),
         phase,
         executed_to: executed.0,

@@ -14,6 +14,7 @@ use ledger::state::StateKey;
 use ledger::store::{Kept, Store, StoreError};
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce};
+use protocol::eras::{Era, EraRange};
 use protocol::live::mempool::AdmitError;
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, watch};
@@ -107,8 +108,33 @@ impl Methods {
         let called =
             Called::new(method.ok_or_else(|| RpcError::unknown_method(name))?, params, room)?;
         let answer = self.dispatch(caller, &called).await;
+        let answer = answer.map_err(|error| self.with_holders(error, &called));
         self.budgets.charge(caller.place.origin, cost::answer(bytes_written(&answer, room)));
         answer
+    }
+
+    /// Names peers that may have what is not kept here: those that announce the era of the height
+    /// that was asked for. A hash is in any era, so for it those that announce an era that this
+    /// node lacks.
+    fn with_holders(&self, mut error: RpcError, called: &Called<'_>) -> RpcError {
+        if let Some(holders) = &mut error.data.holders {
+            let height = called.optional("height").ok().flatten();
+            let store = &self.view.store;
+            let era = height.and_then(|Decimal(height)| store.era_of(Height(height)));
+            let archive = self.view.archive.borrow().clone();
+            *holders = match era {
+                Some(era) => archive.holders(|claims| claims.contains(Era(era))),
+                None => {
+                    let kept = store.kept_eras();
+                    let is_kept = |range: EraRange| {
+                        let (first, last) = (range.first.0, range.last.0);
+                        kept.iter().any(|kept| *kept.start() <= first && last <= *kept.end())
+                    };
+                    archive.holders(|claims| !claims.ranges().all(is_kept))
+                }
+            };
+        }
+        error
     }
 
     async fn dispatch(&self, caller: &Caller<'_>, called: &Called<'_>) -> Answer {

@@ -20,6 +20,7 @@ const REST_MAX: Duration = Duration::from_millis(500);
 pub(super) const DRIVER: &str = "the driver";
 pub(super) const SYNC: &str = "sync";
 pub(super) const SNAPSHOTS: &str = "snapshots";
+pub(super) const ARCHIVE: &str = "the archive";
 
 /// A node whose parts run.
 pub(super) struct Running {
@@ -45,7 +46,7 @@ impl Running {
             () = tasks.any_end() => false,
         };
         let _none_left = stop_sender.send(true);
-        if tokio::time::timeout(END_MAX, tasks.await_ends(&[DRIVER, SYNC, SNAPSHOTS]))
+        if tokio::time::timeout(END_MAX, tasks.await_ends(&[DRIVER, SYNC, SNAPSHOTS, ARCHIVE]))
             .await
             .is_err()
         {

@@ -9,14 +9,16 @@ use ledger::signature::PublicKey;
 use ledger::store::{Snapshots, Staging, Store};
 use ledger::units::Height;
 use protocol::Quorum;
+use protocol::archive::Keep;
 use protocol::message::CertifiedHeader;
 use protocol::swarm::{Join, Rates};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
-use super::join::{DRIVER, Running, SNAPSHOTS, SYNC};
+use super::join::{ARCHIVE, DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
+use crate::driver::archive;
 use crate::driver::audit::Auditor;
 use crate::driver::joining::Joining;
 use crate::driver::live::{self, Driver, Joined};
@@ -29,7 +31,7 @@ use crate::space::Disk;
 use crate::submission::{SUBMISSIONS, Submission};
 use crate::tasks::{Tasks, ThreadEnd, spawn_thread};
 use crate::verifier::Verified;
-use crate::view::{Activity, Journal, Query, SyncView, TipView, View};
+use crate::view::{Activity, ArchiveView, Journal, Query, SyncView, TipView, View};
 use crate::{metrics, progress, rpc, space, verifier};
 
 /// Most queries that wait for the driver. Beyond it a query is refused as busy.
@@ -38,6 +40,8 @@ const QUERIES: usize = 1_024;
 const BLOCKS: usize = 256;
 /// Most plans and segments from sync that wait for the driver.
 const FROM_SYNC: usize = 2;
+/// Most messages of the archive that wait for sync. The archive waits while it is full.
+const FROM_ARCHIVE: usize = 16;
 
 /// Starts all parts: first the verifier, RPC and the parts that only watch, then sync, and last the
 /// driver.
@@ -48,9 +52,10 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let Opened { home, config, chain, store, network, inbox, clock, mut registry, .. } = opened;
     let (rpc_address, tip) = (opened.listener.address(), opened.tip.clone());
     let role = role(opened.validator.as_ref(), &chain, tip.state.tip().height);
-    let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network);
+    let keep = config.history.keep;
+    let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network, keep);
     let (stop, stopping) = watch::channel(false);
-    let sync_tip = view.tip.clone();
+    let (sync_tip, sync_view) = (view.tip.clone(), view.sync.clone());
 
     let mut tasks = watch_node(&home, &view, ends.disk, &stopping);
     let verified = start_verifier(&mut tasks, &chain, inbox.transactions, ends.submissions);
@@ -64,8 +69,12 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
     let placed = Arc::new(Notify::new());
-    let audit = start_audit(&home, &store, &sync_tip, &placed, ends.executed, &stopping)?;
-    tasks.add_thread("the audit", audit);
+    if keep == Keep::Full {
+        let audit = start_audit(&home, &store, &sync_tip, &placed, ends.executed, &stopping)?;
+        tasks.add_thread("the audit", audit);
+    } else {
+        archive::drop_parts(&store, &tip)?;
+    }
     let parts = swarm::Parts {
         clock,
         store: store.clone(),
@@ -73,7 +82,12 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         found,
         snapshots,
         join: opened.joins.then(|| join(opened.checkpoint)),
-        backfill: Backfill::open(home.backfill_path(), chain.history_rules(), placed)?,
+        backfill: Backfill::open(
+            home.backfill_path(),
+            chain.history_rules(),
+            placed,
+            keep == Keep::Full,
+        )?,
         state: tip.state.clone(),
         rates: Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
         network: network.clone(),
@@ -81,12 +95,30 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         view: ends.sync,
         driver: to_driver,
     };
+    let (to_archive, from_live) = mpsc::channel(archive::QUEUE);
+    let (to_swarm, from_archive) = mpsc::channel(FROM_ARCHIVE);
+    let archive = archive::Parts {
+        clock,
+        chain: Arc::clone(&chain),
+        store: store.clone(),
+        network: network.clone(),
+        keep,
+        is_private: config.p2p.private,
+        inbox: from_live,
+        swarm: to_swarm,
+        tip: sync_tip.clone(),
+        sync: sync_view,
+        view: ends.archive,
+        stop: stopping.clone(),
+    };
+    tasks.add_thread(ARCHIVE, spawn_thread("archive", move || archive::run(archive))?);
     let inputs = swarm::Inputs {
         links: inbox.links,
         tip: sync_tip,
         target: ends.target,
         join: ends.join_target,
         snapshots: kept,
+        archive: from_archive,
         stop: stopping.clone(),
     };
     tasks.add_thread(SYNC, start_sync(parts, inputs)?);
@@ -106,6 +138,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         outputs: ends.outputs,
         checkpoint: opened.checkpoint,
         snapshots: offers,
+        archive: to_archive,
     };
     let inputs = live::Inputs {
         consensus: inbox.consensus,
@@ -236,6 +269,7 @@ struct Ends {
     submissions: mpsc::Receiver<Submission>,
     disk: watch::Sender<Disk>,
     executed: watch::Sender<Height>,
+    archive: watch::Sender<Arc<ArchiveView>>,
 }
 
 /// Makes the view for readers, and the ends of its channels for the parts that write them.
@@ -245,6 +279,7 @@ fn connect(
     validator: Option<PublicKey>,
     tip: TipView,
     network: &Network,
+    keep: Keep,
 ) -> (View, Ends) {
     let (tip_sender, tip) = watch::channel(Arc::new(tip));
     let (sync_sender, sync) = watch::channel(Arc::new(SyncView::default()));
@@ -258,6 +293,8 @@ fn connect(
     let (join, join_target) = watch::channel(None);
     let (disk_sender, disk) = watch::channel(Disk::default());
     let (executed_sender, executed) = watch::channel(Height(0));
+    let view = ArchiveView { keep, ..ArchiveView::default() };
+    let (archive_sender, archive) = watch::channel(Arc::new(view));
     let journal = Arc::new(Journal::default());
     let outputs = live::Outputs {
         tip: tip_sender,
@@ -286,6 +323,7 @@ fn connect(
         uploaded: network.uploaded().clone(),
         disk,
         executed,
+        archive,
         started: Instant::now(),
     };
     let ends = Ends {
@@ -298,6 +336,7 @@ fn connect(
         submissions,
         disk: disk_sender,
         executed: executed_sender,
+        archive: archive_sender,
     };
     (view, ends)
 }

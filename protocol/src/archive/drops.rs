@@ -15,6 +15,9 @@ pub const BATCH_MAX: usize = 64;
 pub const LOOK_WAIT_MAX: Duration = Duration::from_secs(10);
 /// For how long answers are awaited in the second look.
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+/// The operator hears of an exceeded budget once it has lasted so long. After a start it takes a
+/// while until copies are proved.
+const NOTICE_AFTER: Duration = Duration::from_secs(60);
 /// Interval of notices that the budget is exceeded.
 const NOTICE_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -89,7 +92,8 @@ impl Archive {
             return Some(batch);
         }
         let stuck_since = *self.drops.stuck_since.get_or_insert(self.now);
-        if self.now >= self.drops.notice_at {
+        let notice_at = self.drops.notice_at.max(stuck_since.saturating_add(NOTICE_AFTER));
+        if self.now >= notice_at {
             self.drops.notice_at = self.now.saturating_add(NOTICE_EVERY);
             self.effects.push(Effect::Notice(Notice::OverBudget { bytes: over }));
         }

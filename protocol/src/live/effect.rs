@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ledger::chain::Committed;
 use ledger::hash::BlockHash;
 use ledger::signature::PublicKey;
-use ledger::units::{Height, Round};
+use ledger::units::{Height, Round, SegmentIndex};
 
 use super::input::{Topic, Verdict};
 use crate::eras::Announcement;
@@ -47,6 +47,16 @@ pub enum Effect {
         from: PeerId,
         /// What the peer says of its own eras.
         said: Announcement,
+    },
+    /// Answer a request with a chunk of a sealed segment, as
+    /// [`crate::message::Response::Chunk`], or with [`crate::message::Response::NotKept`].
+    RespondChunk {
+        /// The request.
+        ticket: Ticket,
+        /// The segment.
+        segment: SegmentIndex,
+        /// The index of the chunk in its segment.
+        chunk: u64,
     },
     /// A certified header far above the tip. [`crate::swarm`] fetches the segments up to it, and
     /// its answer is handed in as [`Input::Plan`](super::Input::Plan).

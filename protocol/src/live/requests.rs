@@ -50,6 +50,9 @@ impl Machine {
             Request::Eras(said) => {
                 return self.turn.push(Effect::RespondEras { ticket, from, said });
             }
+            Request::Chunk(segment, chunk) => {
+                return self.turn.push(Effect::RespondChunk { ticket, segment, chunk });
+            }
             Request::Proposed(_, block) => Response::Proposed(self.bodies.compact(&block)),
             Request::Transactions(hashes) => {
                 if hashes.len() > REQUESTED_TRANSACTIONS_MAX {

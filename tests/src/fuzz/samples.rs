@@ -215,6 +215,8 @@ fn exchange(fixture: &Fixture) -> Vec<Sample> {
         named("request_transactions", &Request::Transactions(hashes)),
         named("request_genesis", &Request::Genesis(3)),
         named("request_eras", &Request::Eras(announcement())),
+        named("request_chunk", &Request::Chunk(SegmentIndex(3), 2)),
+        named("chunk", &Response::Chunk { hashes: vec![Hash([7; 32])], bytes: vec![1, 2] }),
         named("eras", &Response::Eras(announcement())),
         // Ranges that touch each other. Variant 6 is an announcement.
         (

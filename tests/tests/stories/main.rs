@@ -3,6 +3,7 @@
 //! `CAIRN_STORY_ROUNDS=20` lengthens the stories that kill at random moments.
 #![allow(clippy::unwrap_used)]
 
+mod archives;
 mod history;
 mod joining;
 mod kills;

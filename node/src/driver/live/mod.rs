@@ -16,15 +16,15 @@ use ledger::store::Store;
 use ledger::transaction::VerifiedTransaction;
 use ledger::units::Height;
 use protocol::budget::Cost;
-use protocol::eras::Announcement;
 use protocol::live::mempool::AdmitError;
-use protocol::message::{CertifiedHeader, Response, answer_bytes_max};
+use protocol::message::{CertifiedHeader, answer_bytes_max};
 use protocol::{Effect, Input, Machine, PeerId, Quorum, RequestId, Ticket};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use self::inputs::{Cycle, Due, IDLE, Next};
 pub(crate) use self::inputs::{Inputs, Joined, ToDriver};
 use self::reads::Reads;
+use super::archive::ToArchive;
 use super::blame::charge;
 use super::peer_numbers::PeerNumbers;
 use super::priority::patient_threads;
@@ -60,6 +60,8 @@ pub(crate) struct Driver {
     /// A block that the chain must contain.
     checkpoint: Option<Checkpoint>,
     snapshots: Arc<Offers>,
+    /// Questions of peers about eras, and answers to questions of the archive.
+    archive: mpsc::Sender<ToArchive>,
     peers: PeerNumbers,
     /// Requests in flight, and the peer that each went to.
     requests: HashMap<network::RequestId, (RequestId, PeerId)>,
@@ -113,6 +115,7 @@ pub(crate) struct Parts {
     pub(crate) outputs: Outputs,
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) snapshots: Arc<Offers>,
+    pub(crate) archive: mpsc::Sender<ToArchive>,
 }
 
 impl Driver {
@@ -129,6 +132,7 @@ impl Driver {
             outputs,
             checkpoint: parts.checkpoint,
             snapshots: parts.snapshots,
+            archive: parts.archive,
             peers,
             requests: HashMap::new(),
             tickets: Tickets::default(),
@@ -148,6 +152,7 @@ impl Driver {
     /// The disk refuses, the machine halts, or a read of blocks for a peer panics.
     pub(crate) async fn run(mut self, mut inputs: Inputs, joined: Joined) -> anyhow::Result<()> {
         let Joined { tip, connected, plan } = joined;
+        self.to_archive(ToArchive::Began);
         if tip.is_some() {
             self.publish_tip();
         }
@@ -224,7 +229,10 @@ impl Driver {
                 return done;
             }
             PeerEvent::Response { id, result, .. } => {
-                let Some((id, from)) = self.requests.remove(&id) else { return Ok(()) };
+                let Some((id, from)) = self.requests.remove(&id) else {
+                    self.to_archive(ToArchive::Response { id, bytes: result.ok() });
+                    return Ok(());
+                };
                 Input::Response(id, from, result.ok())
             }
         };
@@ -358,10 +366,15 @@ impl Driver {
                 }
             }
             Effect::RespondBlocks(ticket, from) => self.respond_blocks(ticket, from),
-            // A node that claims nothing is relied on for nothing.
-            Effect::RespondEras { ticket, .. } => {
-                let nothing = Response::Eras(Announcement::default());
-                self.perform(Effect::Respond(ticket, codec::encode(&nothing)))?;
+            Effect::RespondEras { ticket, said, .. } => {
+                if let Some((ticket, from)) = self.tickets.responses.remove(&ticket) {
+                    self.to_archive(ToArchive::Eras { ticket, from, said });
+                }
+            }
+            Effect::RespondChunk { ticket, segment, chunk } => {
+                if let Some((ticket, from)) = self.tickets.responses.remove(&ticket) {
+                    self.to_archive(ToArchive::Chunk { ticket, from, segment, chunk });
+                }
             }
             Effect::Commit(_) | Effect::Request(..) => {
                 unreachable!("performed by `turn`, as inputs follow from them")
@@ -382,6 +395,12 @@ impl Driver {
             Effect::Halt(reason) => anyhow::bail!("{reason}"),
         }
         Ok(())
+    }
+
+    /// Hands something to the archive. If it has no room, the peer that asked hears that this node
+    /// is busy, and an answer counts as lost.
+    fn to_archive(&self, message: ToArchive) {
+        let _no_room = self.archive.try_send(message);
     }
 
     fn log(&mut self) -> anyhow::Result<&mut ConsensusLog> {

@@ -2,14 +2,14 @@
 //!
 //! What the disk refuses here pauses backfill and is logged. It never ends the node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use ledger::history::{HistoryRules, SegmentHead};
-use ledger::store::{Found, SegmentReader, Staging, Store, StoreError};
+use ledger::store::{ERA_SEGMENTS, Found, SegmentReader, Staging, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::swarm::message::ChunkId;
 use protocol::swarm::{Input, SegmentRange, SegmentRanges};
@@ -17,6 +17,15 @@ use tokio::sync::Notify;
 
 use super::{Done, Shell, warn_damaged};
 use crate::space::Space;
+
+/// What the archive tells `swarm`.
+pub(crate) enum ToSwarm {
+    /// The eras to fetch, in place of those that were said before. A node that keeps all of history
+    /// fetches whatever it lacks.
+    Fetch(BTreeSet<u64>),
+    /// An era was dropped.
+    Dropped(u64),
+}
 
 /// Backfill's part of the shell.
 pub(crate) struct Backfill {
@@ -26,6 +35,8 @@ pub(crate) struct Backfill {
     found: Vec<Found>,
     /// Segments that the machine has begun and the disk has not.
     unbegun: BTreeMap<SegmentIndex, SegmentHead>,
+    /// The eras to fetch, besides the one that is not whole yet. `None`: all.
+    wanted: Option<BTreeSet<u64>>,
     /// Wakes the audit when a segment is in its place.
     kept: Arc<Notify>,
     /// The disk has refused, and has accepted nothing since. The log has said so.
@@ -34,7 +45,7 @@ pub(crate) struct Backfill {
 
 impl Backfill {
     /// Opens the folder in which chunks are staged. `kept` is notified of each segment that is put
-    /// in its place.
+    /// in its place. A node that `keeps_all` fetches every segment that it lacks.
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -42,10 +53,12 @@ impl Backfill {
         folder: PathBuf,
         rules: HistoryRules,
         kept: Arc<Notify>,
+        keeps_all: bool,
     ) -> Result<Self, StoreError> {
         let (staging, found) = Staging::open(&folder, rules)?;
         let unbegun = BTreeMap::new();
-        Ok(Self { folder, staging, found, unbegun, kept, is_refused: false })
+        let wanted = (!keeps_all).then(BTreeSet::new);
+        Ok(Self { folder, staging, found, unbegun, wanted, kept, is_refused: false })
     }
 
     /// Makes room for the chunks of a segment. If the disk refuses, it is tried again when a chunk
@@ -97,12 +110,35 @@ impl Backfill {
 }
 
 impl Shell {
-    /// Tells the machine which sealed segments this node lacks. It keeps all of history.
+    pub(super) fn on_archive(&mut self, message: ToSwarm) -> anyhow::Result<()> {
+        match message {
+            ToSwarm::Fetch(_) if self.backfill.wanted.is_none() => Ok(()),
+            ToSwarm::Fetch(eras) => {
+                self.backfill.wanted = Some(eras);
+                self.begin_backfill()
+            }
+            ToSwarm::Dropped(era) => {
+                let first = era.saturating_mul(ERA_SEGMENTS);
+                let last = SegmentIndex(first.saturating_add(ERA_SEGMENTS - 1));
+                self.give(Input::Dropped(SegmentRange { first: SegmentIndex(first), last }))
+            }
+        }
+    }
+
+    /// Tells the machine which sealed segments this node lacks and is to keep.
     pub(super) fn begin_backfill(&mut self) -> anyhow::Result<()> {
         let kept = self.store.kept();
         let is_kept = |index: u64| kept.iter().any(|range| range.contains(&index));
         let sealed = self.store.descriptors(0, Height(u64::MAX), usize::MAX);
-        let missing = sealed.into_iter().filter(|descriptor| !is_kept(descriptor.index)).collect();
+        let eras = sealed.len() as u64 / ERA_SEGMENTS;
+        let is_wanted = |era: u64| match &self.backfill.wanted {
+            Some(wanted) => era >= eras || wanted.contains(&era),
+            None => true,
+        };
+        let missing = sealed.into_iter().filter(|descriptor| {
+            !is_kept(descriptor.index) && is_wanted(descriptor.index / ERA_SEGMENTS)
+        });
+        let missing = missing.collect();
         let staged = std::mem::take(&mut self.backfill.found);
         self.give(Input::Missing { missing, staged })
     }

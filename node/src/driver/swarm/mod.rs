@@ -38,7 +38,7 @@ use crate::clock::{Clock, wall_ms};
 use crate::network::{self, LinkEvent, Network, Service};
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
-pub(crate) use backfill::Backfill;
+pub(crate) use backfill::{Backfill, ToSwarm};
 use loading::{Loaded, Loading};
 use suppliers::Suppliers;
 
@@ -78,6 +78,8 @@ pub(crate) struct Inputs {
     pub(crate) join: watch::Receiver<Option<CertifiedHeader>>,
     /// All whole snapshots of this node.
     pub(crate) snapshots: watch::Receiver<Vec<Arc<SnapshotInfo>>>,
+    /// Which eras to fetch, and which are gone.
+    pub(crate) archive: mpsc::Receiver<ToSwarm>,
     /// Becomes true when the node must stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -259,6 +261,7 @@ impl Shell {
                     let all = inputs.snapshots.borrow_and_update().clone();
                     self.on_snapshots(&all)?;
                 }
+                Some(message) = inputs.archive.recv() => self.on_archive(message)?,
                 Some(result) = results.recv() => match result? {
                     Done::Assembled(assembled) => self.on_assembled(assembled)?,
                     Done::Placed(index, placed) => self.on_placed(index, placed)?,

@@ -17,6 +17,7 @@ use ledger::transaction::{
 use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
 use prometheus_client::registry::Registry;
 use protocol::Quorum;
+use protocol::eras::{Era, EraRanges};
 use protocol::live::mempool::AdmitError;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -32,7 +33,7 @@ use crate::rpc::{Bounds, RpcConfig, bind, serve};
 use crate::space::Disk;
 use crate::submission::Submission;
 use crate::uploaded::Uploaded;
-use crate::view::{Activity, Journal, Query, SyncView, TipView, View, block_summary};
+use crate::view::{Activity, ArchiveView, Journal, Query, SyncView, TipView, View, block_summary};
 
 pub(super) const SOON: Duration = Duration::from_millis(200);
 pub(super) const LATE: Duration = Duration::from_secs(20);
@@ -194,6 +195,7 @@ impl Fixture {
             journal: Arc::clone(&journal),
             uploaded: uploaded.clone(),
             executed: watch::channel(Height(0)).1,
+            archive: watch::channel(Arc::new(archive())).1,
             disk: watch::channel(DISK).1,
             started: Instant::now(),
         };
@@ -388,4 +390,11 @@ impl Fixture {
         );
         (error["code"].as_i64().unwrap(), error["data"]["reason"].as_str().unwrap().to_owned())
     }
+}
+
+/// Three peers, which announce era 0, a later one, and nothing.
+fn archive() -> ArchiveView {
+    let claims = [("first", vec![Era(0)]), ("later", vec![Era(5)]), ("nothing", Vec::new())];
+    let claims = claims.map(|(id, eras)| (id.to_owned(), EraRanges::of(eras)));
+    ArchiveView { claims: claims.into(), ..ArchiveView::default() }
 }

@@ -1,7 +1,7 @@
 //! Networks of honest nodes: shares, losses, and budgets that change.
 
 use super::super::Notice;
-use super::world::{BYTES, Conduct, GONE_COUNTS, MINUTE, World};
+use super::world::{BYTES, Conduct, GONE_COUNTS, MINUTE, SECOND, World};
 use super::*;
 use crate::eras::Era;
 
@@ -144,4 +144,16 @@ fn too_small_budgets_are_exceeded_by_a_tenth_and_no_last_copy_goes() {
         world.run(MINUTE * 30);
         assert!(world.fewest() >= 1 && world.fewest_after_drops() >= 1);
     }
+}
+
+/// At first no copy is proved, so an exceeded budget says little.
+#[test]
+fn the_operator_hears_of_an_exceeded_budget_after_a_minute() {
+    let mut world = full(0, 120);
+    let keep = share(120, 2);
+    (0..NODES).for_each(|node| world.keep(node, keep));
+    world.run(SECOND * 50);
+    assert_eq!(world.notices, []);
+    world.run(MINUTE * 10);
+    assert!(world.notices.iter().any(|notice| matches!(notice, Notice::OverBudget { .. })));
 }

@@ -6,7 +6,7 @@ use ledger::certificate::VoteKind;
 use ledger::codec;
 use ledger::hash::{BlockHash, Hash, TxHash};
 use ledger::transaction::VerifiedTransaction;
-use ledger::units::{Amount, Height, Nonce, Round};
+use ledger::units::{Amount, Height, Nonce, Round, SegmentIndex};
 use protocol::eras::{Announcement, Era, EraRanges};
 use protocol::message::{
     Attempt, ConsensusMessage, PolkaCertificate, Proposal, Request, Response, RoundCertificate,
@@ -42,6 +42,7 @@ pub(super) fn answer(request: &Request) -> Option<Vec<u8>> {
         }
         Request::Genesis(_) => Response::Genesis(None),
         Request::Eras(said) => Response::Eras(said.clone()),
+        Request::Chunk(..) => Response::NotKept,
     };
     Some(codec::encode(&response))
 }
@@ -165,7 +166,7 @@ pub(super) fn byzantine(stream: &mut Stream<'_>, attempt: u64) -> Vec<u8> {
 pub(super) fn request(stream: &mut Stream<'_>) -> Vec<u8> {
     let fixture = fixture();
     let height = Height(stream.below(NAMED) as u64);
-    let request = match stream.below(6) {
+    let request = match stream.below(7) {
         0 => Request::Tip(fixture.certified(height)),
         1 => Request::Blocks(height),
         2 => Request::Proposed(
@@ -174,6 +175,7 @@ pub(super) fn request(stream: &mut Stream<'_>) -> Vec<u8> {
         ),
         3 => Request::Transactions(vec![TxHash::default(); usize::from(stream.byte())]),
         4 => Request::Genesis(u32::from(stream.byte())),
+        5 => Request::Chunk(SegmentIndex(u64::from(stream.byte())), u64::from(stream.byte())),
         _ => {
             let eras = EraRanges::of((0..u64::from(stream.byte())).map(|at| Era(2 * at)));
             Request::Eras(Announcement { is_archive: true, eras })

@@ -296,6 +296,7 @@ impl Shell {
             Effect::Judge(..)
             | Effect::RespondBlocks(..)
             | Effect::RespondEras { .. }
+            | Effect::RespondChunk { .. }
             | Effect::Submitted(..)
             | Effect::Notice(_) => {}
         }
@@ -442,6 +443,7 @@ impl Due {
             | Effect::Respond(ticket, _)
             | Effect::RespondBlocks(ticket, _)
             | Effect::RespondEras { ticket, .. }
+            | Effect::RespondChunk { ticket, .. }
             | Effect::Submitted(ticket, _) => Some(*ticket),
             _ => None,
         });

@@ -114,6 +114,9 @@ impl World {
                 let nothing = codec::encode(&Response::Eras(Announcement::default()));
                 self.respond(node, ticket, nothing);
             }
+            Effect::RespondChunk { ticket, .. } => {
+                self.respond(node, ticket, codec::encode(&Response::NotKept));
+            }
             Effect::Sync(_) => {}
             Effect::Evidence(evidence) => {
                 let result = self.check.on_evidence(evidence);
