@@ -174,7 +174,8 @@ def main():
         hosts = Hosts(node, folder, stack)
         home = found(hosts)
         first = hosts.start("first", "run", "--home", home, "--p2p-listen", "0.0.0.0:7700")
-        height = int(hosts.await_height("first", first, 3)["height"])
+        # So many blocks that a newcomer fetches them as history.
+        height = int(hosts.await_height("first", first, 12)["height"])
 
         # A private address: the node listens on all interfaces, and its network is private.
         link = hosts.invite("first", home, private)
@@ -187,7 +188,9 @@ def main():
         wanted = {f"/ip4/{address('near')}/tcp/7700" for address in [private, public]}
         assert {line.split("/p2p/")[0] for line in shown} == wanted, shown
 
-        # A public address of the node that has just joined, which gives genesis and history.
+        # A public address of the node that has just joined. It alone gives genesis and history,
+        # since the first node is gone.
+        stop(first)
         link = hosts.invite("near", hosts.home("near"), public)
         far = hosts.start("far", "join", link, "--home", hosts.home("far"), "--yes")
         hosts.await_height("far", far, height)
