@@ -237,8 +237,8 @@ pub enum Request {
     Genesis(u32),
     /// Says which eras of history the sender keeps, and asks which ones the peer keeps.
     Eras(Announcement),
-    /// Asks for a chunk of a sealed segment, by its index in the segment, to see that the peer keeps
-    /// it.
+    /// Asks for a chunk of a sealed segment, by its index in the segment, to see that the peer
+    /// keeps it.
     Chunk(SegmentIndex, u64),
 }
 

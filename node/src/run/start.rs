@@ -8,6 +8,7 @@ use ledger::chain::Chain;
 use ledger::signature::PublicKey;
 use ledger::store::{Snapshots, Staging, Store};
 use ledger::units::Height;
+use prometheus_client::registry::Registry;
 use protocol::Quorum;
 use protocol::archive::Keep;
 use protocol::message::CertifiedHeader;
@@ -18,15 +19,17 @@ use super::join::{ARCHIVE, DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::driver::archive;
 use crate::driver::audit::Auditor;
 use crate::driver::joining::Joining;
-use crate::driver::live::{self, Driver, Joined};
+use crate::driver::live::{self, Driver, Joined, ToArchive};
 use crate::driver::peer_numbers::PeerNumbers;
 use crate::driver::snapshots::{self, Writing};
-use crate::driver::swarm::{self, Backfill, Shell};
+use crate::driver::swarm::{self, Backfill, Shell, ToSwarm};
 use crate::home::Home;
 use crate::network::{Gossip, Network};
+use crate::rpc::RpcListener;
 use crate::space::Disk;
 use crate::submission::{SUBMISSIONS, Submission};
 use crate::tasks::{Tasks, ThreadEnd, spawn_thread};
@@ -55,26 +58,18 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let keep = config.history.keep;
     let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network, keep);
     let (stop, stopping) = watch::channel(false);
-    let (sync_tip, sync_view) = (view.tip.clone(), view.sync.clone());
 
     let mut tasks = watch_node(&home, &view, ends.disk, &stopping);
     let verified = start_verifier(&mut tasks, &chain, inbox.transactions, ends.submissions);
     metrics::register(&mut registry, view.clone(), disk(&home));
-    let rpc = rpc::serve(opened.listener, view, registry, wait_for(stopping.clone()));
-    tasks.add("the RPC server", rpc);
+    start_rpc(&mut tasks, opened.listener, &view, registry, &stopping);
 
-    let (snapshots, writing) = start_snapshots(&home, &store, &sync_tip, clock, &stopping)?;
+    let (snapshots, writing) = start_snapshots(&home, &store, &view.tip, clock, &stopping)?;
     let Writing { offers, kept, thread: writer } = writing;
     let (peers, height) = (PeerNumbers::default(), store.tip().0);
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
-    let placed = Arc::new(Notify::new());
-    if keep == Keep::Full {
-        let audit = start_audit(&home, &store, &sync_tip, &placed, ends.executed, &stopping)?;
-        tasks.add_thread("the audit", audit);
-    } else {
-        archive::drop_parts(&store, &tip)?;
-    }
+    let backfill = open_backfill(&mut tasks, &home, &view, keep, ends.executed, &stopping)?;
     let parts = swarm::Parts {
         clock,
         store: store.clone(),
@@ -82,12 +77,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         found,
         snapshots,
         join: opened.joins.then(|| join(opened.checkpoint)),
-        backfill: Backfill::open(
-            home.backfill_path(),
-            chain.history_rules(),
-            placed,
-            keep == Keep::Full,
-        )?,
+        backfill,
         state: tip.state.clone(),
         rates: Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
         network: network.clone(),
@@ -95,26 +85,11 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         view: ends.sync,
         driver: to_driver,
     };
-    let (to_archive, from_live) = mpsc::channel(archive::QUEUE);
-    let (to_swarm, from_archive) = mpsc::channel(FROM_ARCHIVE);
-    let archive = archive::Parts {
-        clock,
-        chain: Arc::clone(&chain),
-        store: store.clone(),
-        network: network.clone(),
-        keep,
-        is_private: config.p2p.private,
-        inbox: from_live,
-        swarm: to_swarm,
-        tip: sync_tip.clone(),
-        sync: sync_view,
-        view: ends.archive,
-        stop: stopping.clone(),
-    };
-    tasks.add_thread(ARCHIVE, spawn_thread("archive", move || archive::run(archive))?);
+    let (to_archive, from_archive) =
+        start_archive(&mut tasks, &view, &config, &network, clock, ends.archive, &stopping)?;
     let inputs = swarm::Inputs {
         links: inbox.links,
-        tip: sync_tip,
+        tip: view.tip,
         target: ends.target,
         join: ends.join_target,
         snapshots: kept,
@@ -152,10 +127,39 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     tasks.add_thread(DRIVER, spawn_thread("driver", move || drive(joining, tip, begin, inputs))?);
     let chain = chain.id();
     tracing::info!("node of chain {chain} at height {height}, RPC on http://{rpc_address}, {role}");
-
     tasks.add_thread(SNAPSHOTS, writer);
     tasks.add("the network", opened.network_task);
     Ok(Running { tasks, stop, network })
+}
+
+/// Starts the archive. Returns the way of the driver to it, and what it tells sync.
+fn start_archive(
+    tasks: &mut Tasks,
+    view: &View,
+    config: &Config,
+    network: &Network,
+    clock: Clock,
+    shown: watch::Sender<Arc<ArchiveView>>,
+    stop: &watch::Receiver<bool>,
+) -> anyhow::Result<(mpsc::Sender<ToArchive>, mpsc::Receiver<ToSwarm>)> {
+    let (to_archive, inbox) = mpsc::channel(live::TO_ARCHIVE);
+    let (swarm, from_archive) = mpsc::channel(FROM_ARCHIVE);
+    let parts = archive::Parts {
+        clock,
+        chain: Arc::clone(&view.chain),
+        store: view.store.clone(),
+        network: network.clone(),
+        keep: config.history.keep,
+        is_private: config.p2p.private,
+        inbox,
+        swarm,
+        tip: view.tip.clone(),
+        sync: view.sync.clone(),
+        view: shown,
+        stop: stop.clone(),
+    };
+    tasks.add_thread(ARCHIVE, spawn_thread("archive", move || archive::run(parts))?);
+    Ok((to_archive, from_archive))
 }
 
 /// Joins the chain if the node has no blocks yet, then drives the machine of `live` from there.
@@ -192,6 +196,17 @@ fn start_verifier(
     verified
 }
 
+fn start_rpc(
+    tasks: &mut Tasks,
+    listener: RpcListener,
+    view: &View,
+    registry: Registry,
+    stop: &watch::Receiver<bool>,
+) {
+    let server = rpc::serve(listener, view.clone(), registry, wait_for(stop.clone()));
+    tasks.add("the RPC server", server);
+}
+
 /// Starts the tasks that only watch: the progress bar, and the space on the disk.
 fn watch_node(
     home: &Home,
@@ -207,26 +222,48 @@ fn watch_node(
     tasks
 }
 
+/// Opens what is fetched of the blocks below the tip. A node that keeps all of them executes them,
+/// too.
+fn open_backfill(
+    tasks: &mut Tasks,
+    home: &Home,
+    view: &View,
+    keep: Keep,
+    executed: watch::Sender<Height>,
+    stop: &watch::Receiver<bool>,
+) -> anyhow::Result<Backfill> {
+    let placed = Arc::new(Notify::new());
+    let keeps_all = keep == Keep::Full;
+    if keeps_all {
+        start_audit(tasks, home, view, &placed, executed, stop)?;
+    } else {
+        archive::drop_parts(&view.store, &view.tip.borrow())?;
+    }
+    let rules = view.chain.history_rules();
+    Ok(Backfill::open(home.backfill_path(), rules, placed, keeps_all)?)
+}
+
 /// Starts the thread that executes the blocks before a snapshot. `kept` wakes it when a segment is
 /// in its place.
 fn start_audit(
+    tasks: &mut Tasks,
     home: &Home,
-    store: &Store,
-    tip: &watch::Receiver<Arc<TipView>>,
+    view: &View,
     kept: &Arc<Notify>,
     executed: watch::Sender<Height>,
     stop: &watch::Receiver<bool>,
-) -> anyhow::Result<ThreadEnd> {
+) -> anyhow::Result<()> {
     let auditor = Auditor {
-        chain: Arc::clone(tip.borrow().state.chain()),
-        store: store.clone(),
+        chain: Arc::clone(&view.chain),
+        store: view.store.clone(),
         folder: home.audit_path(),
-        tip: tip.clone(),
+        tip: view.tip.clone(),
         kept: Arc::clone(kept),
         executed,
         stop: stop.clone(),
     };
-    spawn_thread("audit", move || auditor.run())
+    tasks.add_thread("the audit", spawn_thread("audit", move || auditor.run())?);
+    Ok(())
 }
 
 fn start_sync(parts: swarm::Parts, inputs: swarm::Inputs) -> anyhow::Result<ThreadEnd> {

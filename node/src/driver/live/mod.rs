@@ -1,5 +1,6 @@
 //! The driver feeds the protocol machine and performs its effects, in order, on its own thread.
 
+mod archive;
 mod inputs;
 mod notices;
 mod reads;
@@ -21,10 +22,10 @@ use protocol::message::{CertifiedHeader, answer_bytes_max};
 use protocol::{Effect, Input, Machine, PeerId, Quorum, RequestId, Ticket};
 use tokio::sync::{broadcast, mpsc, watch};
 
+pub(crate) use self::archive::{TO_ARCHIVE, ToArchive};
 use self::inputs::{Cycle, Due, IDLE, Next};
 pub(crate) use self::inputs::{Inputs, Joined, ToDriver};
 use self::reads::Reads;
-use super::archive::ToArchive;
 use super::blame::charge;
 use super::peer_numbers::PeerNumbers;
 use super::priority::patient_threads;
@@ -60,7 +61,6 @@ pub(crate) struct Driver {
     /// A block that the chain must contain.
     checkpoint: Option<Checkpoint>,
     snapshots: Arc<Offers>,
-    /// Questions of peers about eras, and answers to questions of the archive.
     archive: mpsc::Sender<ToArchive>,
     peers: PeerNumbers,
     /// Requests in flight, and the peer that each went to.
@@ -367,14 +367,11 @@ impl Driver {
             }
             Effect::RespondBlocks(ticket, from) => self.respond_blocks(ticket, from),
             Effect::RespondEras { ticket, said, .. } => {
-                if let Some((ticket, from)) = self.tickets.responses.remove(&ticket) {
-                    self.to_archive(ToArchive::Eras { ticket, from, said });
-                }
+                self.ask_archive(ticket, |ticket, from| ToArchive::Eras { ticket, from, said });
             }
             Effect::RespondChunk { ticket, segment, chunk } => {
-                if let Some((ticket, from)) = self.tickets.responses.remove(&ticket) {
-                    self.to_archive(ToArchive::Chunk { ticket, from, segment, chunk });
-                }
+                let question = |ticket, from| ToArchive::Chunk { ticket, from, segment, chunk };
+                self.ask_archive(ticket, question);
             }
             Effect::Commit(_) | Effect::Request(..) => {
                 unreachable!("performed by `turn`, as inputs follow from them")
@@ -395,12 +392,6 @@ impl Driver {
             Effect::Halt(reason) => anyhow::bail!("{reason}"),
         }
         Ok(())
-    }
-
-    /// Hands something to the archive. If it has no room, the peer that asked hears that this node
-    /// is busy, and an answer counts as lost.
-    fn to_archive(&self, message: ToArchive) {
-        let _no_room = self.archive.try_send(message);
     }
 
     fn log(&mut self) -> anyhow::Result<&mut ConsensusLog> {

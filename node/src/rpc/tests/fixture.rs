@@ -156,8 +156,7 @@ impl Fixture {
     }
 
     async fn bounded(validators: u8, bounds: Bounds) -> Self {
-        let genesis = genesis(validators);
-        let home = tempfile::tempdir().unwrap();
+        let (genesis, home) = (genesis(validators), tempfile::tempdir().unwrap());
         let directory = home.path().join("store");
         Store::create(&directory, &genesis).unwrap();
         let chain = Chain::new(genesis);

@@ -1,8 +1,11 @@
-//! Performs what the archive machine decides: tells peers which eras this node keeps, audits theirs,
-//! has `swarm` fetch eras, and drops eras from the store.
+//! Performs what the archive machine decides: tells peers which eras this node keeps, audits
+//! theirs, has `swarm` fetch eras, and drops eras from the store.
 //!
 //! It runs on its own thread. Peers' questions and answers come through `live`, which reads the
 //! events of the network. [`protocol::archive`] decides. Rules: `docs/protocol/archive.md`.
+
+mod audits;
+mod eras;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,48 +13,32 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ledger::chain::Chain;
-use ledger::codec::{self, CodecError};
-use ledger::history::{HistoryRules, SegmentDescriptor, chunk_hash};
+use ledger::codec;
+use ledger::history::{HistoryRules, SegmentDescriptor};
 use ledger::store::{ERA_SEGMENTS, Kept, Store, StoreError};
-use ledger::units::{Height, SegmentIndex};
-use protocol::archive::{
-    Archive, Audit, Effect, GONE_COUNTS, Input, Keep, Notice, Setup, WholeEra,
-};
+use ledger::units::SegmentIndex;
+use protocol::archive::{Archive, Effect, GONE_COUNTS, Input, Keep, Notice, Setup};
 use protocol::budget::Cost;
 use protocol::eras::{Announcement, Era, EraRanges};
 use protocol::message::{Request, Response, answer_bytes_max};
 use protocol::{Offence, PeerId, RequestId};
 use tokio::sync::{mpsc, watch};
 
+use self::audits::{answer_bytes, judge};
+pub(crate) use self::eras::drop_parts;
+use self::eras::{descriptors, segments, whole_era, whole_eras};
 use super::blame::charge;
+use super::live::ToArchive;
 use super::swarm::ToSwarm;
 use crate::clock::Clock;
 use crate::network::{self, Network, PeerInfo, ResponseTicket, address_group};
 use crate::view::{ArchiveView, SyncView, TipView};
 
-/// Most questions and answers of peers that wait for this thread. Beyond it a question is answered
-/// with *busy*, and an answer counts as lost.
-pub(crate) const QUEUE: usize = 256;
 /// A request without an answer is forgotten after this time. The network gives up sooner.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 /// If no segment of the eras that are being fetched arrives for so long, they are given up, and
 /// tried again later.
 const STALLED_AFTER: Duration = Duration::from_secs(600);
-
-/// Bytes of a hash.
-const HASH_BYTES: u64 = 32;
-
-/// What `live` hands over.
-pub(crate) enum ToArchive {
-    /// `live` has begun: from now on it hands over answers.
-    Began,
-    /// A peer says what it keeps, and asks what this node keeps.
-    Eras { ticket: ResponseTicket, from: network::PeerId, said: Announcement },
-    /// A peer asks to see a chunk.
-    Chunk { ticket: ResponseTicket, from: network::PeerId, segment: SegmentIndex, chunk: u64 },
-    /// The answer to a request that is not one of `live`. `None` if there is none.
-    Response { id: network::RequestId, bytes: Option<Vec<u8>> },
-}
 
 /// Everything that the archive starts with.
 pub(crate) struct Parts {
@@ -439,35 +426,6 @@ impl Driver {
     }
 }
 
-/// Most bytes of an answer: a chunk with the hashes of its segment. An announcement is shorter than
-/// the shortest chunk that a genesis may choose.
-fn answer_bytes(rules: &HistoryRules) -> usize {
-    /// The encoding around the content: the variant's number and two lengths.
-    const FRAME: u64 = 32;
-    let hashes = u64::from(rules.segment_chunks_max()).saturating_mul(HASH_BYTES);
-    let bytes = hashes.saturating_add(rules.chunk_bytes).saturating_add(FRAME);
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-/// The result of an audit, from the answer of the peer. `None`: the peer did not answer.
-fn judge(
-    answer: Option<Result<Response, CodecError>>,
-    descriptor: &SegmentDescriptor,
-    chunk: u64,
-    rules: &HistoryRules,
-) -> Audit {
-    match answer {
-        None => Audit::Unanswered,
-        Some(Ok(Response::Chunk { hashes, bytes })) => {
-            let hash = usize::try_from(chunk).ok().and_then(|chunk| hashes.get(chunk));
-            let is_shown = descriptor.verify_chunks(rules, &hashes).is_ok()
-                && hash == Some(&chunk_hash(&bytes));
-            if is_shown { Audit::Passed } else { Audit::Failed }
-        }
-        Some(_) => Audit::Failed,
-    }
-}
-
 fn report(notice: Notice) {
     match notice {
         Notice::OverBudget { bytes } => tracing::warn!(
@@ -478,111 +436,5 @@ fn report(notice: Notice) {
             "{eras} eras of history were dropped that only {copies} other nodes keep, since \
              [history] keep was exceeded by more than a tenth"
         ),
-    }
-}
-
-/// The number of eras all of whose segments are sealed.
-fn whole_eras(tip: &TipView) -> u64 {
-    tip.state.history().segments() / ERA_SEGMENTS
-}
-
-/// The segments of an era.
-fn segments(era: u64) -> std::ops::Range<u64> {
-    let first = era.saturating_mul(ERA_SEGMENTS);
-    first..first.saturating_add(ERA_SEGMENTS)
-}
-
-fn descriptors(store: &Store, era: u64) -> Vec<SegmentDescriptor> {
-    let range = segments(era);
-    let count = usize::try_from(ERA_SEGMENTS).unwrap_or(usize::MAX);
-    store.descriptors(range.start, Height(u64::MAX), count)
-}
-
-/// A whole era as the machine sees it.
-fn whole_era(store: &Store, era: u64) -> Result<WholeEra, StoreError> {
-    let kept = store.kept();
-    let is_kept = segments(era).all(|one| kept.iter().any(|range| range.contains(&one)));
-    let bytes = match is_kept {
-        true => store.era_bytes(era)?,
-        false => {
-            let blocks: u64 = descriptors(store, era).iter().map(|one| one.bytes).sum();
-            // The indexes take about an eighth of the bytes of the blocks.
-            blocks.saturating_add(blocks / 8)
-        }
-    };
-    Ok(WholeEra { bytes, is_kept })
-}
-
-/// Drops the eras of which only a part is here, which an earlier run began to fetch. A node with a
-/// budget fetches them as a whole, if it is to keep them.
-///
-/// # Errors
-/// As [`Store::drop_era`].
-pub(crate) fn drop_parts(store: &Store, tip: &TipView) -> Result<(), StoreError> {
-    let kept = store.kept();
-    let is_here = |one: u64| kept.iter().any(|range| range.contains(&one));
-    for era in 0..whole_eras(tip) {
-        let count = segments(era).filter(|one| is_here(*one)).count() as u64;
-        if count > 0 && count < ERA_SEGMENTS {
-            store.drop_era(era)?;
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use ledger::hash::{BlockHash, Hash};
-    use ledger::merkle;
-
-    use super::*;
-
-    const RULES: HistoryRules =
-        HistoryRules { segment_bytes: 8, segment_blocks: 100, chunk_bytes: 4 };
-
-    #[test]
-    fn a_peer_passes_an_audit_with_the_chunk_itself() {
-        let hashes = [&b"abcd"[..], b"efgh", b"i"].map(chunk_hash).to_vec();
-        let descriptor = SegmentDescriptor {
-            index: 7,
-            first: Height(1),
-            last: Height(9),
-            bytes: 9,
-            chunks_root: merkle::root(&hashes),
-            blocks_root: Hash::ZERO,
-            last_block: BlockHash::default(),
-        };
-        let shown = |hashes: &[Hash], bytes: &[u8]| {
-            Some(Ok(Response::Chunk { hashes: hashes.to_vec(), bytes: bytes.to_vec() }))
-        };
-        let forged = [hashes[0], chunk_hash(b"????"), hashes[2]];
-        for (answer, chunk, expected) in [
-            (shown(&hashes, b"efgh"), 1, Audit::Passed),
-            (shown(&hashes, b"i"), 2, Audit::Passed),
-            (shown(&hashes, b"abcd"), 1, Audit::Failed),
-            (shown(&hashes, b"efgh"), 3, Audit::Failed),
-            (shown(&forged, b"????"), 1, Audit::Failed),
-            (shown(&hashes[..2], b"efgh"), 1, Audit::Failed),
-            (Some(Ok(Response::NotKept)), 1, Audit::Failed),
-            (Some(Response::decode(&[9; 9])), 1, Audit::Failed),
-            (None, 1, Audit::Unanswered),
-        ] {
-            let text = format!("{answer:?}");
-            assert_eq!(judge(answer, &descriptor, chunk, &RULES), expected, "{chunk}: {text}");
-        }
-    }
-
-    #[test]
-    fn the_largest_answers_are_read() {
-        let rules =
-            HistoryRules { segment_bytes: 1 << 20, segment_blocks: 100, chunk_bytes: 1 << 14 };
-        let most = usize::try_from(rules.segment_chunks_max()).unwrap();
-        let chunk = Response::Chunk { hashes: vec![Hash::ZERO; most], bytes: vec![0; 1 << 14] };
-        let (bytes, most) = (codec::encode(&chunk).len(), answer_bytes(&rules));
-        assert!(bytes <= most && most < bytes + 100, "{bytes} of {most}");
-        let eras = EraRanges::of((0..1_000).map(|at| Era(2 * at)));
-        let eras = Response::Eras(Announcement { is_archive: true, eras });
-        assert!(codec::encode(&eras).len() <= most);
     }
 }

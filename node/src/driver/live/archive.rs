@@ -1,0 +1,42 @@
+//! What `live` hands to the archive, since it reads the events of the network.
+
+use ledger::units::SegmentIndex;
+use protocol::Ticket;
+use protocol::eras::Announcement;
+
+use super::Driver;
+use crate::network::{PeerId, RequestId, ResponseTicket};
+
+/// Most questions and answers of peers that wait for the archive.
+pub(crate) const TO_ARCHIVE: usize = 256;
+
+/// A message to the archive.
+pub(crate) enum ToArchive {
+    /// `live` has begun: from now on it hands over answers.
+    Began,
+    /// A peer says what it keeps, and asks what this node keeps.
+    Eras { ticket: ResponseTicket, from: PeerId, said: Announcement },
+    /// A peer asks to see a chunk.
+    Chunk { ticket: ResponseTicket, from: PeerId, segment: SegmentIndex, chunk: u64 },
+    /// The answer to a request that is not one of `live`. `None` if there is none.
+    Response { id: RequestId, bytes: Option<Vec<u8>> },
+}
+
+impl Driver {
+    /// Hands something to the archive. If it has no room, the peer that asked hears that this node
+    /// is busy, and an answer counts as lost.
+    pub(super) fn to_archive(&self, message: ToArchive) {
+        let _no_room = self.archive.try_send(message);
+    }
+
+    /// Hands the question of a ticket to the archive.
+    pub(super) fn ask_archive(
+        &mut self,
+        ticket: Ticket,
+        question: impl FnOnce(ResponseTicket, PeerId) -> ToArchive,
+    ) {
+        if let Some((ticket, from)) = self.tickets.responses.remove(&ticket) {
+            self.to_archive(question(ticket, from));
+        }
+    }
+}
