@@ -291,7 +291,12 @@ pub(super) fn blobs(directory: &Path) -> Result<usize, StoreError> {
 /// nothing is done: the file system is trusted to journal names itself.
 pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     #[cfg(test)]
-    SYNCED.with_borrow_mut(|synced| synced.push(directory.to_owned()));
+    {
+        if NAMES_REFUSED.get() {
+            return Err(StoreError::io(directory, std::io::ErrorKind::StorageFull.into()));
+        }
+        SYNCED.with_borrow_mut(|synced| synced.push(directory.to_owned()));
+    }
     if cfg!(unix) {
         let synced = File::open(directory).and_then(|handle| handle.sync_all());
         synced.map_err(|error| StoreError::io(directory, error))?;
@@ -304,6 +309,14 @@ thread_local! {
     /// The directories whose names this thread has made durable.
     pub(super) static SYNCED: std::cell::RefCell<Vec<PathBuf>> =
         const { std::cell::RefCell::new(Vec::new()) };
+    /// Whether `sync_directory` fails on this thread.
+    static NAMES_REFUSED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Makes each `sync_directory` of this thread fail, or succeed again.
+#[cfg(test)]
+pub(super) fn refuse_names(refuse: bool) {
+    NAMES_REFUSED.set(refuse);
 }
 
 /// Runs a call into sled. Returns a panic as `StoreError::Corrupt`, since sled panics at unexpected
