@@ -385,6 +385,25 @@ fn a_snapshot_whose_name_is_refused_leaves_no_file() {
     one.check(&snapshots);
 }
 
+/// A file that cannot be read, and one that cannot be removed, do not hide the others.
+#[test]
+fn a_file_that_the_disk_refuses_is_a_problem_of_its_own() {
+    let fixture = fixture(700, 2);
+    let [one, other] = &fixture.made[..] else { unreachable!() };
+    one.write(&fixture.open()).unwrap();
+    let name = format!("{}-{}.snapshot", other.header.height, other.id());
+    for refused in [name.clone(), format!("{name}.part")] {
+        // A folder can neither be read nor be removed as a file.
+        let path = fixture.directory().join(&refused);
+        fs::create_dir(&path).unwrap();
+        let (snapshots, problems) = Snapshots::open(&fixture.directory(), &fixture.chain).unwrap();
+        assert_eq!(problems.len(), 1, "{refused}: {problems:?}");
+        assert!(problems[0].what.contains(&refused), "{problems:?}");
+        one.check(&snapshots);
+        fs::remove_dir(path).unwrap();
+    }
+}
+
 #[test]
 fn old_snapshots_go_unless_they_are_in_use() {
     let fixture = fixture(0, 6);
