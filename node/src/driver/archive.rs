@@ -14,9 +14,7 @@ use ledger::codec::{self, CodecError};
 use ledger::history::{HistoryRules, SegmentDescriptor, chunk_hash};
 use ledger::store::{ERA_SEGMENTS, Kept, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
-use protocol::archive::{
-    Archive, Audit, Effect, GONE_COUNTS, Input, Keep, Notice, Setup, WholeEra,
-};
+use protocol::archive::{Archive, Audit, Effect, Input, Keep, Notice, Setup, WholeEra};
 use protocol::budget::Cost;
 use protocol::eras::{Announcement, Era, EraRanges};
 use protocol::message::{Request, Response, answer_bytes_max};
@@ -63,6 +61,8 @@ pub(crate) struct Parts {
     /// Whether all nodes are on one machine or private network, where each address and port counts
     /// as one group.
     pub(crate) is_private: bool,
+    /// For how long a peer counts after its connection ended.
+    pub(crate) gone_counts: Duration,
     pub(crate) inbox: mpsc::Receiver<ToArchive>,
     pub(crate) swarm: mpsc::Sender<ToSwarm>,
     pub(crate) tip: watch::Receiver<Arc<TipView>>,
@@ -139,7 +139,7 @@ impl Driver {
             id: parts.network.local_peer().to_bytes().into(),
             keep: parts.keep,
             eras: eras.collect::<Result<_, _>>()?,
-            gone_counts: GONE_COUNTS,
+            gone_counts: parts.gone_counts,
             seed: getrandom::u64().context("no randomness from the system")?,
         };
         let now = parts.clock.now().elapsed;

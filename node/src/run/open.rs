@@ -5,6 +5,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use ledger::chain::Chain;
@@ -12,6 +13,7 @@ use ledger::signature::{PublicKey, SigningKey};
 use ledger::store::{self, Store};
 use ledger::units::Height;
 use prometheus_client::registry::Registry;
+use protocol::archive::GONE_COUNTS;
 use protocol::live::mempool::MempoolLimits;
 use protocol::{Log, Machine, Setup};
 use tokio::task::JoinHandle;
@@ -50,6 +52,8 @@ pub(super) struct Opened {
     pub(super) joins: bool,
     /// A block that the chain must contain.
     pub(super) checkpoint: Option<Checkpoint>,
+    /// For how long a peer counts as a keeper of history after its connection ended.
+    pub(super) gone_counts: Duration,
 }
 
 /// What the machine of `live` begins with, besides the chain.
@@ -159,6 +163,7 @@ pub(super) async fn open(
         beginning,
         joins,
         checkpoint: options.checkpoint,
+        gone_counts: options.gone_counts.unwrap_or(GONE_COUNTS),
     }))
 }
 

@@ -104,6 +104,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         network: network.clone(),
         keep,
         is_private: config.p2p.private,
+        gone_counts: opened.gone_counts,
         inbox: from_live,
         swarm: to_swarm,
         tip: sync_tip.clone(),
