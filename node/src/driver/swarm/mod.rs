@@ -268,9 +268,7 @@ impl Shell {
                     Done::Assembled(assembled) => self.on_assembled(assembled)?,
                     Done::Placed(index, placed) => self.on_placed(index, placed)?,
                     Done::Loaded(loaded) => self.on_loaded(*loaded)?,
-                    Done::NotLoaded(id) => {
-                        self.give(Input::LoadFailed { id, damaged: Vec::new() })?;
-                    }
+                    Done::NotLoaded(id) => self.on_not_loaded(id)?,
                 },
                 // A due timer goes before messages, which may arrive without end, but never twice
                 // in a row. `ready` is used since even a `sleep` of no time is not ready at once.

@@ -23,15 +23,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// each try too. The longest frontier has 16 MiB, so it needs 7 Mbit/s in the first try.
 const PATIENCE_ALL: Duration = Duration::from_secs(20);
 
-/// The search for a frontier among the holders of a snapshot. Each of them is asked once. Those
-/// that refuse are asked again for a while, since they may be busy.
+/// The search for a frontier among those who hold a snapshot when a try begins. Each of them is
+/// asked once. Those that refuse are asked again for a while, since they may be busy. Who comes
+/// later waits for the next try, so a hostile peer cannot prolong one by coming again and again.
 #[derive(Debug)]
 pub(super) struct FrontierFetch {
     pub(super) snapshot: Announced,
     pub(super) since: Duration,
-    /// The holders that were asked since then. Those that refused are not among them once they may
-    /// be asked again.
-    pub(super) asked: BTreeSet<PeerId>,
+    /// The holders that are still to be asked.
+    pub(super) unasked: BTreeSet<PeerId>,
+    /// The holders that have refused.
     pub(super) refused: BTreeSet<PeerId>,
     /// The frontier in flight. `None` until the next holder is asked.
     pub(super) request: Option<Request>,
@@ -40,11 +41,11 @@ pub(super) struct FrontierFetch {
 }
 
 impl FrontierFetch {
-    pub(super) const fn new(snapshot: Announced, now: Duration) -> Self {
+    pub(super) const fn new(snapshot: Announced, holders: BTreeSet<PeerId>, now: Duration) -> Self {
         Self {
             snapshot,
             since: now,
-            asked: BTreeSet::new(),
+            unasked: holders,
             refused: BTreeSet::new(),
             request: None,
             deadline: now,
@@ -60,7 +61,7 @@ impl FrontierFetch {
         now: Duration,
     ) {
         let request = Request::new(self.snapshot, peer, tries, rules, now);
-        self.asked.insert(peer);
+        self.unasked.remove(&peer);
         self.deadline = request.deadline;
         self.request = Some(request);
     }

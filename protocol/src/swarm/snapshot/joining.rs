@@ -146,7 +146,8 @@ impl Joining {
         }
         if let Some(snapshot) = self.offers.best(history, &kind.rules) {
             self.offers.on_chosen(snapshot);
-            self.step = Step::Frontier(FrontierFetch::new(snapshot, now));
+            let holders = self.offers.holders(snapshot).collect();
+            self.step = Step::Frontier(FrontierFetch::new(snapshot, holders, now));
             self.ask(kind, engine, history);
         } else if since.saturating_add(OFFER_PATIENCE) <= now {
             return Err(match self.offers.was_any_left() {
@@ -197,8 +198,7 @@ impl Joining {
         let mut next = next_holder(&self.offers, fetch);
         if next.is_none() && now < fetch.since.saturating_add(STALLED) {
             // Those that refused may have time again.
-            let refused = std::mem::take(&mut fetch.refused);
-            fetch.asked.retain(|peer| !refused.contains(peer));
+            fetch.unasked.append(&mut fetch.refused);
             next = next_holder(&self.offers, fetch);
         }
         if next.is_none() {
@@ -207,7 +207,8 @@ impl Joining {
             if is_better || self.offers.is_used_up(snapshot) {
                 return self.leave(engine);
             }
-            *fetch = FrontierFetch::new(snapshot, now);
+            let holders = self.offers.holders(snapshot).collect();
+            *fetch = FrontierFetch::new(snapshot, holders, now);
             next = next_holder(&self.offers, fetch);
         }
         // Nobody announces it any more.
@@ -289,7 +290,7 @@ fn growth(engine: &Engine) -> u64 {
 /// The next holder to ask: one that was not asked yet.
 fn next_holder(offers: &Offers, fetch: &FrontierFetch) -> Option<PeerId> {
     let holders = offers.holders(fetch.snapshot);
-    offers.least_asked(holders.filter(|peer| !fetch.asked.contains(peer)))
+    offers.least_asked(holders.filter(|peer| fetch.unasked.contains(peer)))
 }
 
 impl Kind {

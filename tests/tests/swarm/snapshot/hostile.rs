@@ -81,6 +81,23 @@ fn every_holder_is_asked_once_before_a_snapshot_is_left() {
     assert!(newcomer.loaded.is_some() && newcomer.now < 25 * SECOND, "{:?}", newcomer.now);
 }
 
+/// Each of them would be asked in its turn.
+#[test]
+fn a_try_does_not_wait_for_holders_that_come_again_and_again() {
+    let mut newcomer = Newcomer::new(None);
+    newcomer.meet(1, Conduct::Silent, Vec::new());
+    newcomer.hear(PeerId(1), &false_name(0));
+    newcomer.meet(1_000, Conduct::Honest, vec![true_offer(1)]);
+    newcomer.certify();
+    for peer in 2..12 {
+        newcomer.meet(peer, Conduct::Silent, Vec::new());
+        newcomer.hear(PeerId(peer), &false_name(0));
+        newcomer.run(2 * SECOND);
+    }
+    assert_eq!(newcomer.loaded, Some(true_offer(1).id));
+    assert!(newcomer.now < 10 * SECOND, "{:?}", newcomer.now);
+}
+
 /// Holders that are busy for some seconds are asked again, those that are silent are not.
 #[test]
 fn a_snapshot_is_not_left_for_holders_that_are_busy_for_a_moment() {
