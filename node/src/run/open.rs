@@ -145,11 +145,7 @@ pub(super) async fn open(
         },
         seed: getrandom::u64().context("no randomness from the operating system")?,
     };
-    let sharing = Sharing {
-        keep: config.history.keep,
-        is_private: config.p2p.private,
-        gone_counts: options.gone_counts.unwrap_or(GONE_COUNTS),
-    };
+    let sharing = sharing(&config, &options);
     Ok(Some(Opened {
         home,
         config,
@@ -169,6 +165,14 @@ pub(super) async fn open(
         checkpoint: options.checkpoint,
         sharing,
     }))
+}
+
+fn sharing(config: &Config, options: &Options) -> Sharing {
+    Sharing {
+        keep: config.history.keep,
+        is_private: config.p2p.private,
+        gone_counts: options.gone_counts.unwrap_or(GONE_COUNTS),
+    }
 }
 
 /// Binds the port of RPC. Warns if strangers may reach it.
