@@ -72,10 +72,7 @@ impl Store {
         let index = descriptor.index;
         let split = split(&self.shared.chain, descriptor, chunks.clone(), bytes);
         let (segment, run, last) = split.map_err(|error| StoreError::Segment { index, error })?;
-        let (files, first) = (&self.shared.files, index.saturating_sub(index % ERA_SEGMENTS));
-        let written = files.seal(&segment, 0, bytes, &run, false);
-        // The folder of the era may be new, as it is with the first segment of an era.
-        let written = written.and_then(|()| pages::sync_names(&files.history, first));
+        let written = self.shared.files.seal(&segment, 0, bytes, &run, false);
         written.inspect_err(|_| self.remove_segment(index))?;
         Ok((last, certificate.clone()))
     }

@@ -290,11 +290,20 @@ pub(super) fn blobs(directory: &Path) -> Result<usize, StoreError> {
 /// Makes the names of the files in a directory durable. On Unix this takes a call. On other systems
 /// nothing is done: the file system is trusted to journal names itself.
 pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    #[cfg(test)]
+    SYNCED.with_borrow_mut(|synced| synced.push(directory.to_owned()));
     if cfg!(unix) {
         let synced = File::open(directory).and_then(|handle| handle.sync_all());
         synced.map_err(|error| StoreError::io(directory, error))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The directories whose names this thread has made durable.
+    pub(super) static SYNCED: std::cell::RefCell<Vec<PathBuf>> =
+        const { std::cell::RefCell::new(Vec::new()) };
 }
 
 /// Runs a call into sled. Returns a panic as `StoreError::Corrupt`, since sled panics at unexpected

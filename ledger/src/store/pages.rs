@@ -139,19 +139,12 @@ pub(super) fn length(history: &Path, name: Name) -> Result<u64, StoreError> {
     }
 }
 
-/// Makes the names of a segment's files durable.
+/// Makes the names of a segment's files durable, and those of the folders above them. Any segment
+/// may be the first one in its folder: a snapshot may end in the middle of an era.
 pub(super) fn sync_names(history: &Path, segment: u64) -> Result<(), StoreError> {
-    if let Some(era) = Name::Blocks(segment).path(history).parent() {
-        disk::sync_directory(era)?;
-    }
-    // The folder of the era is new too, and perhaps the one of all eras.
-    if segment.is_multiple_of(ERA_SEGMENTS) {
-        disk::sync_directory(history)?;
-        if let Some(store) = history.parent() {
-            disk::sync_directory(store)?;
-        }
-    }
-    Ok(())
+    let file = Name::Blocks(segment).path(history);
+    // The folders of the era, of all eras and of the store.
+    file.ancestors().skip(1).take(3).try_for_each(disk::sync_directory)
 }
 
 /// An open file.

@@ -145,7 +145,7 @@ pub(super) async fn open(
         },
         seed: getrandom::u64().context("no randomness from the operating system")?,
     };
-    let sharing = sharing(&config, &options);
+    let sharing = sharing(&config, options);
     Ok(Some(Opened {
         home,
         config,

@@ -236,6 +236,23 @@ fn a_full_disk_leaves_a_whole_snapshot_or_none() {
     assert!(refused >= 5 && accepted > 0, "{refused} refused, {accepted} accepted");
 }
 
+/// The first segment after a snapshot may be in the middle of an era, whose folder is new then. No
+/// block in it is acknowledged before the folder has a durable name.
+#[test]
+fn the_folders_of_the_first_files_after_a_snapshot_are_durable() {
+    let (maker, blocks) = chain(20, 0);
+    let (place, opened) = created(&maker);
+    adopt(&opened.store, snapshot(&blocks[..15])).unwrap();
+    let history = place.path.join("history");
+    assert!(!history.exists());
+    disk::SYNCED.take();
+    opened.store.commit(&blocks[15..19]).unwrap();
+    let synced = disk::SYNCED.take();
+    for folder in [&place.path, &history, &history.join("0")] {
+        assert!(synced.contains(folder), "{} of {synced:?}", folder.display());
+    }
+}
+
 /// Files of segments that are not kept are not believed, and the next start removes them.
 #[test]
 fn leftovers_of_segments_that_are_not_kept_are_removed() {
