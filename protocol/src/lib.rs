@@ -140,7 +140,7 @@
 //!
 //! // The caller verifies a chunk when it arrives. The machine never sees the bytes.
 //! let (id, bytes) = (HISTORY.segment(SegmentIndex(0)).chunk(0), b"nobody wants this");
-//! let is_valid = swarm.expected(id).is_some_and(|expected| expected.verify(id, bytes));
+//! let is_valid = swarm.expected(from, id).is_some_and(|expected| expected.verify(id, bytes));
 //! let bytes = bytes.len() as u64;
 //! let effects = swarm.handle(Duration::ZERO, Input::Chunk { from, id, is_valid, bytes });
 //! assert!(matches!(effects[..], [Effect::Ban { offence: Offence::TooManyChunks, .. }]));

@@ -155,33 +155,9 @@ impl Frontier {
         root: StateRoot,
         rules: &SnapshotRules,
     ) -> Result<Self, FrontierError> {
-        let (got, entries_max) = (descriptors.len(), rules.entries_max());
-        if got > FRONTIER_SUBTREES_MAX {
-            return Err(FrontierError::TooMany { got });
-        }
-        let join = |at: PageId, left: (u64, Hash), right: (u64, Hash)| {
-            let count = left.0.saturating_add(right.0);
-            if count <= u64::from(entries_max) {
-                return Err(FrontierError::TooFine { depth: at.depth, count, entries_max });
-            }
-            Ok((count, inner_hash(&left.1, &right.1)))
-        };
-        let mut tiling = Tiling::new();
-        let mut places = Vec::with_capacity(got);
-        for (index, SubtreeDescriptor { depth, count, hash }) in descriptors.iter().enumerate() {
-            if *count > entries_max {
-                return Err(FrontierError::TooCoarse { index, count: *count, entries_max });
-            }
-            let at = tiling.place(*depth).ok_or(FrontierError::Depth { index, depth: *depth })?;
-            tiling.push(at, (u64::from(*count), *hash), join)?;
-            places.push(at);
-        }
-        let (_, top) = tiling.finish().ok_or(FrontierError::Incomplete { got })?;
-        if top != root.0 {
-            return Err(FrontierError::OtherRoot { got: StateRoot(top), expected: root });
-        }
-        let runs = pack(&descriptors, entries_max);
-        Ok(Self { root, entries_max, descriptors, places, runs })
+        let mut beginning = FrontierBeginning::new(rules);
+        beginning.extend(descriptors)?;
+        beginning.finish(root)
     }
 
     /// Decodes a frontier from its canonical bytes, and verifies it as [`Self::verify`] does.
@@ -235,6 +211,76 @@ impl Frontier {
         let places = self.places.get(run.subtrees.clone()).unwrap_or_default();
         let descriptors = self.descriptors.get(run.subtrees.clone()).unwrap_or_default();
         places.iter().copied().zip(descriptors)
+    }
+}
+
+/// The first subtrees of a frontier, whose pages come one by one. Each page is verified as far as
+/// the pages before it allow: only the root is compared at the end.
+///
+/// Holds about 80 bytes for each subtree, and of at most [`FRONTIER_SUBTREES_MAX`].
+#[derive(Debug)]
+pub struct FrontierBeginning {
+    entries_max: u32,
+    tiling: Tiling<(u64, Hash)>,
+    descriptors: Vec<SubtreeDescriptor>,
+    places: Vec<PageId>,
+}
+
+impl FrontierBeginning {
+    /// No subtree yet.
+    #[must_use]
+    pub fn new(rules: &SnapshotRules) -> Self {
+        let (tiling, descriptors, places) = (Tiling::new(), Vec::new(), Vec::new());
+        Self { entries_max: rules.entries_max(), tiling, descriptors, places }
+    }
+
+    /// Adds the next subtrees. Costs at most one hash for each of them.
+    ///
+    /// # Errors
+    /// `FrontierError::TooMany`, `TooCoarse`, `Depth`, `TooFine`. Nothing may follow.
+    pub fn extend(&mut self, descriptors: Vec<SubtreeDescriptor>) -> Result<(), FrontierError> {
+        let (before, entries_max) = (self.descriptors.len(), self.entries_max);
+        let got = before.saturating_add(descriptors.len());
+        if got > FRONTIER_SUBTREES_MAX {
+            return Err(FrontierError::TooMany { got });
+        }
+        let join = |at: PageId, left: (u64, Hash), right: (u64, Hash)| {
+            let count = left.0.saturating_add(right.0);
+            if count <= u64::from(entries_max) {
+                return Err(FrontierError::TooFine { depth: at.depth, count, entries_max });
+            }
+            Ok((count, inner_hash(&left.1, &right.1)))
+        };
+        self.places.reserve(descriptors.len());
+        for (index, SubtreeDescriptor { depth, count, hash }) in (before..).zip(&descriptors) {
+            let (depth, count) = (*depth, *count);
+            if count > entries_max {
+                return Err(FrontierError::TooCoarse { index, count, entries_max });
+            }
+            let at = self.tiling.place(depth).ok_or(FrontierError::Depth { index, depth })?;
+            self.tiling.push(at, (u64::from(count), *hash), join)?;
+            self.places.push(at);
+        }
+        match before {
+            0 => self.descriptors = descriptors,
+            _ => self.descriptors.extend(descriptors),
+        }
+        Ok(())
+    }
+
+    /// The frontier, if all subtrees were added and they have this root.
+    ///
+    /// # Errors
+    /// `FrontierError::Incomplete`, `OtherRoot`.
+    pub fn finish(self, root: StateRoot) -> Result<Frontier, FrontierError> {
+        let Self { entries_max, tiling, descriptors, places } = self;
+        let got = descriptors.len();
+        let (_, top) = tiling.finish().ok_or(FrontierError::Incomplete { got })?;
+        if top != root.0 {
+            return Err(FrontierError::OtherRoot { got: StateRoot(top), expected: root });
+        }
+        let runs = pack(&descriptors, entries_max);
+        Ok(Frontier { root, entries_max, descriptors, places, runs })
     }
 }
 

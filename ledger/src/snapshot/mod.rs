@@ -25,7 +25,7 @@ mod tests;
 pub use anchor::{AnchorError, SnapshotAnchor};
 pub use chunk::{ChunkError, SEGMENT_CHUNKS, VerifiedChunk};
 pub use frontier::{
-    FRONTIER_BYTES_MAX, FRONTIER_PAGE_SUBTREES, FRONTIER_SUBTREES_MAX, Frontier, FrontierError,
-    SubtreeDescriptor,
+    FRONTIER_BYTES_MAX, FRONTIER_PAGE_SUBTREES, FRONTIER_SUBTREES_MAX, Frontier, FrontierBeginning,
+    FrontierError, SubtreeDescriptor,
 };
 pub use rules::{SNAPSHOT_WINDOW_MS, SnapshotRules};

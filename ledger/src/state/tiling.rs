@@ -7,6 +7,7 @@ use super::page_id::{PATH_BITS, PageId};
 /// such as its hash. A node gets its value when both of its halves have one.
 ///
 /// Holds at most one value for each depth, whatever subtrees come.
+#[derive(Debug)]
 pub(crate) struct Tiling<T> {
     /// The left halves whose right halves are still missing, from the top down, each deeper than
     /// the one before. At the end: the root alone.

@@ -53,7 +53,7 @@ pub use evidence::{EVIDENCE_ABOUT_ONE_MAX, EVIDENCE_BYTES_MAX, EVIDENCE_MAX, Evi
 pub use kept::Kept;
 pub use pages::ERA_SEGMENTS;
 pub use recover::Opened;
-pub use snapshots::{SnapshotInfo, SnapshotWriter, Snapshots};
+pub use snapshots::{SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots};
 pub use staging::{Found, SegmentReader, Staging};
 pub use verify::{Problem, VerifyReport};
 

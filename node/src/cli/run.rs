@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tokio::runtime::Runtime;
@@ -37,17 +37,26 @@ pub(super) struct Run {
     /// A block that the chain must contain, from a source that you trust
     #[arg(long, env = "CAIRN_NODE_CHECKPOINT", value_name = "HEIGHT:HASH")]
     checkpoint: Option<Checkpoint>,
+    /// For how many seconds a peer counts as a keeper of history after its connection ended; for
+    /// measurements on a private network
+    #[arg(long, hide = true, value_name = "SECONDS")]
+    gone_counts: Option<u64>,
 }
 
 impl Run {
     pub(super) fn execute(self, log: Option<String>) -> anyhow::Result<()> {
         let home = self.home.open()?;
         let config = self.overrides.apply(&home, log)?;
+        ensure!(
+            self.gone_counts.is_none() || config.p2p.private,
+            "--gone-counts is for private networks only (p2p.private)"
+        );
         logging::start(&config.log.level)?;
         let options = Options {
             parent: self.exit_with_parent.then(stdin_end).transpose()?,
             sign_without_log: self.sign_without_log,
             checkpoint: self.checkpoint,
+            gone_counts: self.gone_counts.map(Duration::from_secs),
         };
         foreground(runtime()?, home, config, options)
     }

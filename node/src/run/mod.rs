@@ -9,6 +9,7 @@ mod start;
 use std::future::pending;
 use std::panic;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -32,6 +33,9 @@ pub struct Options {
     pub sign_without_log: bool,
     /// A block that the chain must contain.
     pub checkpoint: Option<Checkpoint>,
+    /// For how long a peer counts as a keeper of history after its connection ended; `None` is the
+    /// usual time.
+    pub gone_counts: Option<Duration>,
 }
 
 /// Runs the node of a home until a signal or its operator stops it, its parent ends, or it cannot

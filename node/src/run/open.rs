@@ -12,6 +12,7 @@ use ledger::signature::{PublicKey, SigningKey};
 use ledger::store::{self, Store};
 use ledger::units::Height;
 use prometheus_client::registry::Registry;
+use protocol::archive::GONE_COUNTS;
 use protocol::live::mempool::MempoolLimits;
 use protocol::{Log, Machine, Setup};
 use tokio::task::JoinHandle;
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Config, SyncMode};
 use crate::consensus_log::ConsensusLog;
 use crate::descriptors::Descriptors;
+use crate::driver::archive::Sharing;
 use crate::home::Home;
 use crate::network::{self, Inbox, Network, NetworkConfig};
 use crate::rpc::{self, RpcListener};
@@ -50,6 +52,7 @@ pub(super) struct Opened {
     pub(super) joins: bool,
     /// A block that the chain must contain.
     pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) sharing: Sharing,
 }
 
 /// What the machine of `live` begins with, besides the chain.
@@ -142,6 +145,7 @@ pub(super) async fn open(
         },
         seed: getrandom::u64().context("no randomness from the operating system")?,
     };
+    let sharing = sharing(&config, options);
     Ok(Some(Opened {
         home,
         config,
@@ -159,7 +163,16 @@ pub(super) async fn open(
         beginning,
         joins,
         checkpoint: options.checkpoint,
+        sharing,
     }))
+}
+
+fn sharing(config: &Config, options: &Options) -> Sharing {
+    Sharing {
+        keep: config.history.keep,
+        is_private: config.p2p.private,
+        gone_counts: options.gone_counts.unwrap_or(GONE_COUNTS),
+    }
 }
 
 /// Binds the port of RPC. Warns if strangers may reach it.

@@ -19,8 +19,7 @@ use super::join::{ARCHIVE, DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::driver::archive;
+use crate::driver::archive::{self, Sharing};
 use crate::driver::audit::Auditor;
 use crate::driver::joining::Joining;
 use crate::driver::live::{self, Driver, Joined, ToArchive};
@@ -55,7 +54,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let Opened { home, config, chain, store, network, inbox, clock, mut registry, .. } = opened;
     let (rpc_address, tip) = (opened.listener.address(), opened.tip.clone());
     let role = role(opened.validator.as_ref(), &chain, tip.state.tip().height);
-    let keep = config.history.keep;
+    let (sharing, keep) = (opened.sharing, opened.sharing.keep);
     let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network, keep);
     let (stop, stopping) = watch::channel(false);
 
@@ -86,7 +85,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         driver: to_driver,
     };
     let (to_archive, from_archive) =
-        start_archive(&mut tasks, &view, &config, &network, clock, ends.archive, &stopping)?;
+        start_archive(&mut tasks, &view, sharing, &network, clock, ends.archive, &stopping)?;
     let inputs = swarm::Inputs {
         links: inbox.links,
         tip: view.tip,
@@ -136,7 +135,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
 fn start_archive(
     tasks: &mut Tasks,
     view: &View,
-    config: &Config,
+    sharing: Sharing,
     network: &Network,
     clock: Clock,
     shown: watch::Sender<Arc<ArchiveView>>,
@@ -149,8 +148,7 @@ fn start_archive(
         chain: Arc::clone(&view.chain),
         store: view.store.clone(),
         network: network.clone(),
-        keep: config.history.keep,
-        is_private: config.p2p.private,
+        sharing,
         inbox,
         swarm,
         tip: view.tip.clone(),

@@ -17,6 +17,8 @@ use crate::plan::FetchPlan;
 pub enum Effect {
     /// Send a message over the link.
     Send(PeerId, Vec<u8>),
+    /// Send a message that the peer has asked for. Its bytes are charged to the peer.
+    Answer(PeerId, Vec<u8>),
     /// Send a chunk from staging, the store or the file of a snapshot, as
     /// [`Swarm::kind`](super::Swarm::kind) says, then hand in
     /// [`Input::Written`](super::Input::Written), [`Input::Unsent`](super::Input::Unsent) or

@@ -92,7 +92,7 @@ pub enum Input {
         /// The name that the peer gave it, by this node's number of its collection.
         id: ChunkId,
         /// Whether [`Swarm::expected`](super::Swarm::expected) verifies its bytes. If nothing is
-        /// expected, this does not count.
+        /// expected, this does not count, and the bytes need not be looked at.
         is_valid: bool,
         /// Number of its bytes.
         bytes: u64,

@@ -19,6 +19,7 @@ use ledger::units::{Height, SegmentIndex};
 
 use super::bits::Bits;
 use super::ranges::{SegmentRange, SegmentRanges};
+use crate::budget::Cost;
 use crate::message::CertifiedHeader;
 
 /// Most bytes of a message.
@@ -232,7 +233,25 @@ pub enum SyncMessage {
     BlockProof(Height, Option<(BlockHash, MerkleProof)>),
 }
 
+/// Numbers of the kinds whose bytes are nearly all hashes, or descriptors that are hashed.
+const HASHED: [u32; 3] = [9, 11, 14];
+
 impl SyncMessage {
+    /// The cost of taking in a message with these bytes, without its answer.
+    ///
+    /// Nearly all bytes of a large manifest, head or frontier are hashed once. Those of any other
+    /// large message are names of chunks, each of which is looked up.
+    #[must_use]
+    pub fn cost(bytes: &[u8]) -> Cost {
+        let kind = bytes.first_chunk().map(|kind| u32::from_le_bytes(*kind));
+        let count = |unit: usize| bytes.len().checked_div(unit).unwrap_or(0) as u64;
+        let content = match kind.is_some_and(|kind| HASHED.contains(&kind)) {
+            true => Cost::hashes(count(size_of::<Hash>())),
+            false => Cost::look_ups(count(CHUNK_HEADER_BYTES), 0),
+        };
+        Cost::message(bytes.len()).and(content)
+    }
+
     /// Decodes a message.
     ///
     /// # Errors

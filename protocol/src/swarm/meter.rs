@@ -73,6 +73,11 @@ impl Limit {
         Self { rate, level: 0, debt: 0, filled_at: Duration::ZERO }
     }
 
+    /// Bytes per second; `None` means unlimited.
+    pub(crate) const fn rate(&self) -> Option<u64> {
+        self.rate
+    }
+
     /// When the bucket will be out of debt. `None` if it has no debt now.
     pub(crate) fn opens_at(&mut self, now: Duration) -> Option<Duration> {
         let rate = self.rate?;
@@ -98,20 +103,22 @@ impl Limit {
     }
 }
 
-/// Work that a peer may cause, in units of the caller's choice: a token bucket that begins full.
+/// Work that peers may cause, in units of the caller's choice: a token bucket that begins full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowance {
     /// Units per second.
     rate: u64,
     most: u64,
     left: u64,
+    /// Units that were taken and were not left. What fills the bucket pays them first.
+    debt: u64,
     filled_at: Duration,
 }
 
 impl Allowance {
     /// `rate` units per second, and a burst of `most`.
     pub(crate) const fn new(rate: u64, most: u64) -> Self {
-        Self { rate, most, left: most, filled_at: Duration::ZERO }
+        Self { rate, most, left: most, debt: 0, filled_at: Duration::ZERO }
     }
 
     /// Whether this many units are left.
@@ -119,14 +126,18 @@ impl Allowance {
         let filled = bytes_in(self.rate, now.saturating_sub(self.filled_at));
         if filled > 0 {
             self.filled_at = now;
-            self.left = self.left.saturating_add(filled).min(self.most);
+            let paid = filled.min(self.debt);
+            self.debt = self.debt.saturating_sub(paid);
+            self.left = self.left.saturating_add(filled.saturating_sub(paid)).min(self.most);
         }
         self.left >= units
     }
 
-    /// Takes units.
+    /// Takes units, also such that are not left.
     pub(crate) fn take(&mut self, units: u64) {
-        self.left = self.left.saturating_sub(units);
+        let paid = units.min(self.left);
+        self.left = self.left.saturating_sub(paid);
+        self.debt = self.debt.saturating_add(units.saturating_sub(paid));
     }
 }
 
@@ -191,5 +202,8 @@ mod tests {
         assert!(allowance.has(500, at(5)) && !allowance.has(501, at(5)));
         allowance.take(500);
         assert!(allowance.has(1_000, at(1_000)) && !allowance.has(1_001, at(1_000)));
+        // What was not left is paid first.
+        allowance.take(1_500);
+        assert!(!allowance.has(1, at(1_005)) && allowance.has(100, at(1_006)));
     }
 }

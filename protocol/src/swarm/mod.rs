@@ -149,15 +149,18 @@ impl Swarm {
         self.settle()
     }
 
-    /// What proves a chunk that has arrived, by this node's name of it. `None` if the chunk is not
-    /// wanted any more: its sender is not blamed for it.
+    /// What proves a chunk that has arrived from a peer, by this node's name of it. `None` if the
+    /// chunk is not missing, or the peer may not send it now: then its bytes are not verified,
+    /// which for a chunk of a snapshot would cost milliseconds.
     #[must_use]
-    pub fn expected(&self, id: ChunkId) -> Option<Expected> {
+    pub fn expected(&self, from: PeerId, id: ChunkId) -> Option<Expected> {
         let SegmentId { collection, index } = id.segment;
+        if !self.engine.downloads.awaits(from, id) {
+            return None;
+        }
         match collection {
             HISTORY => self.history.chunk_hash(index, id.chunk).map(Expected::Hash),
             BACKFILL => self.backfill.chunk_hash(index, id.chunk).map(Expected::Hash),
-            _ if !self.engine.segments().knows(id) => None,
             _ => self.snapshot.frontier(collection).map(Expected::Snapshot),
         }
     }
@@ -243,7 +246,7 @@ impl Swarm {
                 snapshot.on_frontier(engine, history, from, (id, page), answer);
             }
             SyncMessage::GetBlockProof(height) => {
-                snapshot::on_get_block_proof(engine, from, height);
+                snapshot::on_get_block_proof(engine, history, from, height);
             }
             SyncMessage::BlockProof(height, proof) => {
                 snapshot.on_block_proof(engine, history, from, height, proof);

@@ -94,6 +94,11 @@ impl Supplier {
         self.in_flight().min(self.wants.len() as u64)
     }
 
+    /// Whether the peer may send a chunk now.
+    pub(super) fn may_send(&self, id: ChunkId) -> bool {
+        self.received < self.allowed && (self.wants.contains(&id) || self.withdrawn > 0)
+    }
+
     /// Decides whether the peer was allowed to send a chunk that has arrived.
     pub(super) fn admit(&mut self, id: ChunkId) -> Result<(), Breach> {
         if self.received >= self.allowed {

@@ -7,17 +7,20 @@ use ledger::certificate::Certificate;
 use ledger::chain::{Chain, ChainState};
 use ledger::codec;
 use ledger::genesis::{FORMAT, Genesis, GenesisValidator, Limits};
-use ledger::hash::{BlockHash, Hash};
-use ledger::history::{HistoryRules, SegmentDescriptor};
+use ledger::hash::{BlockHash, Hash, SnapshotId};
+use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead};
 use ledger::signature::SigningKey;
+use ledger::snapshot::{FRONTIER_PAGE_SUBTREES, SubtreeDescriptor};
 use ledger::units::{Height, SegmentIndex, Timestamp, VotingPower};
 
 use super::engine::{ANSWERED_ALL, ANSWERED_ALL_AT_ONCE, ANSWERED_EACH, ANSWERED_EACH_AT_ONCE};
 use super::history::answers::HEAD_COST;
 use super::message::{
-    CollectionId, CollectionNumber, DESCRIPTORS_MAX, Holdings, MANIFEST_SEGMENTS_MAX,
+    CollectionId, CollectionNumber, DESCRIPTORS_MAX, FrontierPage, Holdings, MANIFEST_SEGMENTS_MAX,
+    Update, WANTS_MAX,
 };
 use super::*;
+use crate::budget::{Cost, KEPT};
 use crate::message::CertifiedHeader;
 
 const START: u64 = 1_767_225_600_000;
@@ -153,4 +156,72 @@ fn a_manifest_without_end_is_given_up() {
         }
     }
     assert_eq!(banned_after, Some(MANIFEST_SEGMENTS_MAX / DESCRIPTORS_MAX));
+}
+
+/// Questions for heights that nobody knows cost nothing. Cheap questions use up what all peers
+/// share, but a dear one of another peer is answered as soon as anything is left.
+#[test]
+fn nobody_is_kept_from_asking_by_the_questions_of_others() {
+    let state = genesis_state();
+    let mut sync = sync(&state);
+    let sealed = descriptors(state.history().rules(), DESCRIPTORS_MAX);
+    let tip = sealed.last().unwrap().last;
+    sync.handle(Duration::ZERO, Input::Tip(tip, sealed));
+    for peer in (1..=96).map(PeerId) {
+        sync.handle(Duration::ZERO, Input::Opened(peer));
+    }
+    let is_work = |effect: &Effect| !matches!(effect, Effect::Send(..));
+    let mut works = |at, peer, question: &SyncMessage| {
+        ask(&mut sync, at, PeerId(peer), question).iter().any(is_work)
+    };
+    let unknown = SyncMessage::GetManifest(tip.next(), SegmentIndex(0));
+    let proof = SyncMessage::GetBlockProof(Height(7));
+    for _ in 0..1_000 {
+        assert!(!works(Duration::ZERO, 1, &unknown));
+        assert!(!works(Duration::ZERO, 1, &SyncMessage::GetBlockProof(tip.next())));
+    }
+    assert!(works(Duration::ZERO, 1, &proof), "unknown heights have cost it nothing");
+    let mut peers = 2..95;
+    // Heads use up what is left, and what comes in a millisecond, which is less than one proof.
+    let head = SyncMessage::GetHead(SegmentIndex(0));
+    let mut peer = peers.next().unwrap();
+    for _ in 0..2 * ANSWERED_ALL_AT_ONCE / HEAD_COST {
+        if !works(Duration::ZERO, peer, &head) {
+            peer = peers.next().unwrap_or(94);
+        }
+    }
+    assert!(!works(Duration::ZERO, 96, &head) && !works(Duration::ZERO, 96, &proof));
+    assert!(works(Duration::from_millis(1), 96, &proof));
+    assert!(!works(Duration::from_millis(2), 95, &head), "its cost is paid all the same");
+}
+
+#[test]
+fn a_message_costs_what_its_bytes_are() {
+    let hash = Hash([7; 32]);
+    let cost = |message: &SyncMessage| SyncMessage::cost(&codec::encode(message));
+    let state = genesis_state();
+    let descriptors = descriptors(state.history().rules(), DESCRIPTORS_MAX);
+    let subtree = SubtreeDescriptor { depth: 20, count: 1, hash };
+    let page = FrontierPage { block: None, subtrees: vec![subtree; FRONTIER_PAGE_SUBTREES] };
+    let chunks = vec![hash; 1_000];
+    let certificate = Certificate::genesis(state.chain().id());
+    let head = SegmentHead { descriptor: descriptors[0], chunks, certificate };
+    let segment = SegmentIndex(0);
+    // Hashes at least, and at most a half more.
+    for (message, hashes) in [
+        (SyncMessage::Frontier(SnapshotId(hash), 1, Some(page)), FRONTIER_PAGE_SUBTREES as u64),
+        (SyncMessage::Manifest(Height(9), segment, Some(descriptors)), 4 * 4_096),
+        (SyncMessage::Head(segment, Some(head)), 1_000),
+    ] {
+        let (got, least) = (cost(&message), Cost::hashes(hashes).verify);
+        assert!((least..=least + least / 2).contains(&got.verify), "{got:?}");
+        assert!(got.look_up == 0 && got.total() * 27 < KEPT, "a whole frontier: {got:?}");
+    }
+    let add = vec![HISTORY.segment(segment).chunk(7); WANTS_MAX];
+    let names = cost(&SyncMessage::Update(Update { add, ..Update::default() }));
+    assert!((512..600).contains(&names.look_up) && names.verify == 0, "{names:?}");
+    let range = SegmentRange { first: segment, last: segment };
+    let held = cost(&SyncMessage::Held(HISTORY, range));
+    assert!(held.total() < 30, "{held:?}");
+    assert_eq!(SyncMessage::cost(&[]), Cost::message(0));
 }

@@ -15,7 +15,7 @@ use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, Limits}
 use ledger::hash::{Domain, Hash};
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::snapshot::{Frontier, SnapshotRules};
-use ledger::store::{Snapshots, Store};
+use ledger::store::{ERA_SEGMENTS, Snapshots, Store};
 use ledger::transaction::{MEMO_BYTES_MAX, OUTPUTS_MAX, Output, Transfer};
 use ledger::units::{Amount, Height, Nonce, Timestamp, VotingPower};
 use node::chain_maker::{ChainMaker, sign_transfers};
@@ -46,10 +46,11 @@ const BATCH: usize = 8;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Recipe {
     version: u32,
-    mib: u32,
+    /// Sealed segments.
+    segments: u32,
+    segment_kib: u32,
     accounts: u32,
     chunk_kib: u32,
-    segment_mib: u32,
     validators: u16,
 }
 
@@ -80,23 +81,42 @@ impl Recipe {
     pub(super) fn of(options: &Swarm) -> Self {
         let segment_mib = options.segment_mib.min(options.mib);
         let Swarm { mib, accounts, chunk_kib, .. } = *options;
-        Self { version: VERSION, mib, accounts, chunk_kib, segment_mib, validators: 1 }
+        let (segments, segment_kib) = (mib.div_ceil(segment_mib), segment_mib << 10);
+        Self { version: VERSION, segments, segment_kib, accounts, chunk_kib, validators: 1 }
+    }
+
+    /// A chain of so many eras of 1 MiB. Its segments and chunks are the smallest that a genesis
+    /// may choose.
+    pub(super) fn of_eras(eras: u16) -> Self {
+        Self {
+            version: VERSION,
+            segments: u32::from(eras) * ERA_SEGMENTS as u32,
+            segment_kib: 64,
+            accounts: 64,
+            chunk_kib: 16,
+            validators: 1,
+        }
     }
 
     /// A chain that validators continue.
     pub(super) fn to_go_on(validators: u16, mib: u32) -> Self {
         Self {
             version: VERSION,
-            mib,
+            segments: mib.div_ceil(mib.min(16)),
+            segment_kib: mib.min(16) << 10,
             accounts: 64,
             chunk_kib: 128,
-            segment_mib: mib.min(16),
             validators,
         }
     }
 
+    /// Size of the sealed segments, rounded down.
+    const fn mib(&self) -> u32 {
+        (self.segments * self.segment_kib) >> 10
+    }
+
     fn limits(&self) -> Limits {
-        let segment_bytes = u64::from(self.segment_mib) << 20;
+        let segment_bytes = u64::from(self.segment_kib) << 10;
         Limits {
             block_bytes_max: Limits::default().block_bytes_max.min(segment_bytes),
             new_account_fee: Amount(0),
@@ -163,9 +183,9 @@ pub(super) fn sender_key(number: u64) -> SigningKey {
 impl MadeChain {
     /// The chain of a recipe: reused from an earlier run, or made now and kept in this folder.
     pub(super) fn obtain(folder: &Path, recipe: &Recipe) -> anyhow::Result<Self> {
-        let name = format!("chain-{}", recipe.mib);
+        let name = format!("chain-{}", recipe.mib());
         Self::keep(folder, &name, recipe, recipe.genesis(), |directory| {
-            say!("making a chain of {} MiB", recipe.mib);
+            say!("making a chain of {} MiB", recipe.mib());
             Maker::new(recipe)?.make(directory)
         })
     }
@@ -307,8 +327,12 @@ impl Writer {
             self.facts.sealed = segment.descriptor.last.0;
             self.facts.segments += 1;
             self.facts.chunks += segment.chunks.len() as u64;
+            let before = self.facts.bytes >> 20;
             self.facts.bytes += segment.descriptor.bytes;
-            say!("{} MiB", self.facts.bytes >> 20);
+            let mib = self.facts.bytes >> 20;
+            if mib > before {
+                say!("{mib} MiB");
+            }
         }
         self.batch.push(committed);
         if self.batch.len() >= BATCH {
@@ -330,7 +354,7 @@ impl Writer {
 struct Maker {
     senders: Vec<SigningKey>,
     recipients: Vec<PublicKey>,
-    bytes: u64,
+    segments: u64,
     chain: ChainMaker,
     /// Transfers made so far.
     count: u64,
@@ -346,7 +370,7 @@ impl Maker {
         Ok(Self {
             senders: (0..SENDERS).map(sender_key).collect(),
             recipients: (0..u64::from(recipe.accounts)).map(recipient).collect(),
-            bytes: u64::from(recipe.mib) << 20,
+            segments: recipe.segments.into(),
             chain: ChainMaker::new(Chain::new(genesis), validators),
             count: 0,
         })
@@ -354,11 +378,11 @@ impl Maker {
 
     fn make(mut self, directory: &Path) -> anyhow::Result<Facts> {
         let chain = Arc::clone(self.chain.state().chain());
-        let per_block = BLOCK_BYTES
-            .div_ceil(TRANSFER_BYTES)
-            .min(chain.limits().block_bytes_max / TRANSFER_BYTES);
+        // A block that almost fills a segment would leave room for a second one of the same size.
+        let block_bytes = BLOCK_BYTES.min(chain.limits().segment_bytes / 2);
+        let per_block = block_bytes.div_ceil(TRANSFER_BYTES);
         let mut writer = Writer::create(directory, &chain)?;
-        while writer.facts.bytes < self.bytes {
+        while writer.facts.segments < self.segments {
             writer.push(self.block(per_block))?;
         }
         for _ in 0..TAIL.0 {
@@ -409,16 +433,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let recipe = Recipe {
             version: VERSION,
-            mib: 2,
+            segments: 2,
+            segment_kib: 1 << 10,
             accounts: 100,
             chunk_kib: 64,
-            segment_mib: 1,
             validators: 4,
         };
         let made = MadeChain::obtain(folder.path(), &recipe).unwrap();
         let Facts { height, sealed, segments, chunks, bytes } = made.facts;
-        // A block of as many transfers as fit fills a segment, since its header counts too.
-        assert_eq!((segments, sealed, height), (2, 2, 2 + TAIL.0), "{:?}", made.facts);
+        // Two blocks fill a segment.
+        assert_eq!((segments, sealed, height), (2, 4, 4 + TAIL.0), "{:?}", made.facts);
         assert!((2 << 20..3 << 20).contains(&bytes));
 
         let payload = fs::read(made.payload().unwrap()).unwrap();

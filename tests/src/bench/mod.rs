@@ -5,7 +5,8 @@
 //! transferred, and `topology` the links. `nodes` runs the processes, and `probe` polls them from
 //! within their namespaces. `folder` holds their files. `swarm` is one run, `links` computes the
 //! least time for it, and `measure` evaluates its results, with the two numbers of `fairness`.
-//! `join` measures how soon a fresh node is at the tip of a chain that `transfers` makes.
+//! `join` measures how soon a fresh node is at the tip of a chain that `transfers` makes. `archive`
+//! measures how nodes with budgets share history.
 //! `finality` measures how soon transfers are final, by the payments of `pay`. `attack` measures
 //! validators and a full node under attack. `places` measures whom attackers keep out, by the votes
 //! that `votes` hears. `aria2` does the same work as `swarm` with another program, with the torrent
@@ -23,6 +24,7 @@ mod transfers;
 mod nodes;
 mod probe;
 
+mod archive;
 mod fairness;
 mod folder;
 mod join;
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
     let result = match Bench::parse().task {
         Task::Swarm(swarm) => stop::watch().and_then(|()| swarm::execute(&swarm)),
         Task::Join(join) => stop::watch().and_then(|()| join::execute(&join)),
+        Task::Archive(archive) => stop::watch().and_then(|()| archive::execute(&archive)),
         Task::Finality(finality) => stop::watch().and_then(|()| finality::execute(&finality)),
         Task::Pay(pay) => pay::execute(&pay),
         Task::Calibrate(calibrate) => stop::watch().and_then(|()| calibrate::execute(&calibrate)),

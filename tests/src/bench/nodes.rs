@@ -199,6 +199,8 @@ pub(super) struct Node {
     /// Its peer id.
     pub(super) id: String,
     pub(super) probe: Option<Probe>,
+    /// Further options of `run`.
+    pub(super) options: Vec<String>,
     process: Option<Process>,
     /// When it first started, milliseconds since 1970.
     pub(super) started: Option<u64>,
@@ -229,6 +231,7 @@ impl Node {
             home,
             id: place.id(),
             probe: None,
+            options: Vec::new(),
             process: None,
             started: None,
             restarted: 0,
@@ -282,6 +285,7 @@ impl Node {
             // It starts with a chain, but without a log of what its key signed.
             command.arg("--sign-without-log");
         }
+        command.args(&self.options);
         self.restarted = now_ms();
         self.started.get_or_insert(self.restarted);
         self.process = Some(host.inside(|| Process::spawn(&mut command, &self.log()))?);

@@ -32,6 +32,13 @@ pub(super) enum Task {
     /// Three seeds have the chain, which is made once and kept. No validator runs, so the chain
     /// stands still. Progress is on stderr. --up and --down need root and iproute2.
     Join(Join),
+    /// Measures how evenly nodes with budgets share history, and how soon they make up for two that
+    /// are gone
+    ///
+    /// All nodes begin with the whole chain, which stands still, and each is connected to all
+    /// others. Then each gets a budget. Once they have dropped what exceeds it, two are killed. At
+    /// the end a newcomer replays the chain. Progress is on stderr.
+    Archive(Archive),
     /// Measures how much later transfers are final while one of the validators uploads history as
     /// fast as its link allows
     ///
@@ -230,6 +237,21 @@ pub(super) struct Join {
     pub(super) common: Common,
 }
 
+#[derive(Clone, Debug, Args)]
+pub(super) struct Archive {
+    /// Nodes that share history
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(5..=48))]
+    pub(super) nodes: u16,
+    /// Budget of each node, as a part of the chain's eras
+    #[arg(long, default_value_t = 0.34, value_parser = share)]
+    pub(super) keep_share: f64,
+    /// Eras of the chain, of 1 MiB each
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    pub(super) eras: u16,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
 #[derive(Clone, Debug, Args, Serialize)]
 pub(super) struct Finality {
     /// Validators, of equal power
@@ -385,6 +407,13 @@ pub(super) struct Hostile {
     /// Home of the seed, with the chain
     #[arg(long)]
     pub(super) home: PathBuf,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number <= 1.0 => Ok(number),
+        _ => Err("expected a number above 0 and at most 1".to_owned()),
+    }
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -192,8 +192,9 @@ impl Net {
         match arrival {
             Arrival::Input(input) => self.give(to, input),
             Arrival::Chunk { from, id, hash, bytes } => {
-                let is_valid = self.nodes[to].sync.expected(id) == Some(Expected::Hash(hash));
                 let from = PeerId(from as u64);
+                let expected = self.nodes[to].sync.expected(from, id);
+                let is_valid = expected == Some(Expected::Hash(hash));
                 self.give(to, Input::Chunk { from, id, is_valid, bytes });
             }
         }
@@ -213,7 +214,9 @@ impl Net {
     fn perform(&mut self, place: usize, effect: Effect) {
         let from = PeerId(place as u64);
         match effect {
-            Effect::Send(to, bytes) => self.later(to.0 as usize, Input::Message(from, bytes)),
+            Effect::Send(to, bytes) | Effect::Answer(to, bytes) => {
+                self.later(to.0 as usize, Input::Message(from, bytes));
+            }
             Effect::SendChunk { to, id, name } => self.send_chunk(place, to, id, name),
             Effect::SendHead(to, index) => {
                 let is_kept = self.nodes[place].kept.contains(index);
@@ -389,10 +392,12 @@ fn nodes_that_backfill_give_each_other_what_they_have() {
         let effects =
             net.nodes[place].sync.handle(net.now, Input::Message(other, codec::encode(&open)));
         effects.into_iter().find_map(|effect| match effect {
-            Effect::Send(_, bytes) => match SyncMessage::decode(&bytes) {
-                Ok(SyncMessage::Holdings(HISTORY, holdings)) => Some(holdings.whole),
-                _ => None,
-            },
+            Effect::Send(_, bytes) | Effect::Answer(_, bytes) => {
+                match SyncMessage::decode(&bytes) {
+                    Ok(SyncMessage::Holdings(HISTORY, holdings)) => Some(holdings.whole),
+                    _ => None,
+                }
+            }
             _ => None,
         })
     };

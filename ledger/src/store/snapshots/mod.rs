@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use writer::SnapshotWriter;
+pub use writer::{SnapshotReader, SnapshotWriter};
 
 use crate::block::Header;
 use crate::certificate::Certificate;

@@ -28,6 +28,34 @@ pub struct SnapshotWriter {
     unsynced: u64,
 }
 
+/// Reads the chunks that were written, also while another thread finishes the snapshot, and if that
+/// fails.
+#[derive(Debug)]
+pub struct SnapshotReader {
+    written: SnapshotFile,
+    file: File,
+    path: PathBuf,
+}
+
+impl SnapshotReader {
+    /// What is being written.
+    #[must_use]
+    pub const fn info(&self) -> &Arc<SnapshotInfo> {
+        &self.written.info
+    }
+
+    /// The bytes of a chunk, verified. `None` if the bytes in the file are wrong.
+    ///
+    /// # Errors
+    /// `StoreError::Io`.
+    pub fn read(&mut self, chunk: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.written.read(&mut self.file, &self.path, chunk) {
+            Err(StoreError::Corrupt { .. }) => Ok(None),
+            read => read,
+        }
+    }
+}
+
 /// What is known of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
@@ -94,6 +122,16 @@ impl SnapshotWriter {
     #[must_use]
     pub const fn info(&self) -> &Arc<SnapshotInfo> {
         &self.written.info
+    }
+
+    /// Reads the chunks from another thread than the one that finishes the snapshot.
+    ///
+    /// # Errors
+    /// `StoreError::Io`.
+    pub fn reader(&self) -> Result<SnapshotReader, StoreError> {
+        let path = self.path.clone();
+        let file = File::open(&path).map_err(|error| StoreError::io(&path, error))?;
+        Ok(SnapshotReader { written: self.written.clone(), file, path })
     }
 
     /// The chunks that are not written.

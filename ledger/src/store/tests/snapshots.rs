@@ -126,8 +126,16 @@ fn a_snapshot_is_written_in_any_order_and_found_again() {
     for (index, bytes) in (0..).zip(&second.chunks).take(3) {
         writer.write(index, bytes).unwrap();
     }
+    let mut reader = writer.reader().unwrap();
+    assert_eq!(reader.info(), writer.info());
+    let mut read = || -> Vec<Vec<u8>> {
+        let count = second.frontier.chunk_count();
+        (0..count).map(|index| reader.read(index).unwrap().unwrap()).collect()
+    };
+    assert_eq!(read(), second.chunks);
     let info = writer.finish().unwrap();
     assert_eq!(snapshots.list(), [info]);
+    assert_eq!(read(), second.chunks, "under its new name too");
     first.write(&snapshots).unwrap();
     // Once more the same one.
     second.write(&snapshots).unwrap();
@@ -328,9 +336,12 @@ fn a_snapshot_is_read_back_before_it_counts() {
     bytes[last] ^= 1;
     bytes[last - one.chunks[index as usize].len()] ^= 1;
     fs::write(path, &bytes).unwrap();
+    let mut reader = writer.reader().unwrap();
     assert!(matches!(writer.finish(), Err(StoreError::Corrupt { .. })));
     assert_eq!(snapshots.list(), []);
     assert!(files(&fixture.directory()).is_empty());
+    let read = [0, index - 1, index].map(|chunk| reader.read(chunk).unwrap().is_some());
+    assert_eq!(read, [true, false, true], "what was damaged is not served");
 
     let mut writer = one.begin(&snapshots).unwrap();
     for (index, bytes) in (0..).zip(&one.chunks) {

@@ -17,7 +17,7 @@ use ledger::codec;
 use ledger::history::{HistoryRules, SegmentDescriptor};
 use ledger::store::{ERA_SEGMENTS, Kept, Store, StoreError};
 use ledger::units::SegmentIndex;
-use protocol::archive::{Archive, Effect, GONE_COUNTS, Input, Keep, Notice, Setup};
+use protocol::archive::{Archive, Effect, Input, Keep, Notice, Setup};
 use protocol::budget::Cost;
 use protocol::eras::{Announcement, Era, EraRanges};
 use protocol::message::{Request, Response, answer_bytes_max};
@@ -40,16 +40,24 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 /// tried again later.
 const STALLED_AFTER: Duration = Duration::from_secs(600);
 
+/// How this node shares history with others.
+#[derive(Clone, Copy)]
+pub(crate) struct Sharing {
+    pub(crate) keep: Keep,
+    /// Whether all nodes are on one machine or private network, where each address and port counts
+    /// as one group.
+    pub(crate) is_private: bool,
+    /// For how long a peer counts after its connection ended.
+    pub(crate) gone_counts: Duration,
+}
+
 /// Everything that the archive starts with.
 pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) chain: Arc<Chain>,
     pub(crate) store: Store,
     pub(crate) network: Network,
-    pub(crate) keep: Keep,
-    /// Whether all nodes are on one machine or private network, where each address and port counts
-    /// as one group.
-    pub(crate) is_private: bool,
+    pub(crate) sharing: Sharing,
     pub(crate) inbox: mpsc::Receiver<ToArchive>,
     pub(crate) swarm: mpsc::Sender<ToSwarm>,
     pub(crate) tip: watch::Receiver<Arc<TipView>>,
@@ -124,9 +132,9 @@ impl Driver {
         let eras = (0..count).map(|era| whole_era(&parts.store, era));
         let setup = Setup {
             id: parts.network.local_peer().to_bytes().into(),
-            keep: parts.keep,
+            keep: parts.sharing.keep,
             eras: eras.collect::<Result<_, _>>()?,
-            gone_counts: GONE_COUNTS,
+            gone_counts: parts.sharing.gone_counts,
             seed: getrandom::u64().context("no randomness from the system")?,
         };
         let now = parts.clock.now().elapsed;
@@ -244,7 +252,7 @@ impl Driver {
         let number = PeerId(self.last_number);
         self.peers.insert(info.id, Peer { number, claims: EraRanges::default() });
         self.ids.insert(number, info.id);
-        let group = address_group(&info.address, self.parts.is_private);
+        let group = address_group(&info.address, self.parts.sharing.is_private);
         let id = info.id.to_bytes().into();
         self.give(Input::Connected { peer: number, id, group }).await;
     }
@@ -395,7 +403,7 @@ impl Driver {
 
     /// Drops an era of which a part is here. A node that keeps everything still fetches the rest.
     async fn drop_part(&mut self, era: Era) {
-        if self.parts.keep != Keep::Full {
+        if self.parts.sharing.keep != Keep::Full {
             self.drop_era(era).await;
         }
     }
@@ -418,7 +426,7 @@ impl Driver {
     fn show(&self) {
         let claims = self.peers.iter().map(|(id, peer)| (id.to_string(), peer.claims.clone()));
         let shown = ArchiveView {
-            keep: self.parts.keep,
+            keep: self.parts.sharing.keep,
             is_fetching: !self.fetching.is_empty(),
             claims: claims.collect(),
         };

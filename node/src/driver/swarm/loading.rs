@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use ledger::hash::SnapshotId;
 use ledger::history::SegmentDescriptor;
-use ledger::store::{SnapshotInfo, SnapshotWriter, Snapshots, Store, StoreError};
+use ledger::store::{SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots, Store, StoreError};
 use ledger::units::SegmentIndex;
 use protocol::swarm::{Input, SnapshotOffer};
 
@@ -19,6 +19,8 @@ pub(super) struct Loading {
     pub(super) snapshots: Snapshots,
     /// The snapshot whose chunks are fetched.
     fetched: Option<SnapshotWriter>,
+    /// The snapshot that another thread loads. Until it is listed, its chunks are served from here.
+    loaded: Option<SnapshotReader>,
 }
 
 /// A snapshot that the chain has taken over.
@@ -30,7 +32,7 @@ pub(crate) struct Loaded {
 
 impl Loading {
     pub(super) const fn new(snapshots: Snapshots) -> Self {
-        Self { snapshots, fetched: None }
+        Self { snapshots, fetched: None, loaded: None }
     }
 
     /// Makes the file of a snapshot, whose chunks come from now on.
@@ -46,7 +48,8 @@ impl Loading {
     /// Number of chunks of a snapshot that is here or is fetched.
     pub(super) fn chunk_count(&self, id: &SnapshotId) -> Option<u64> {
         let fetched = self.fetched.as_ref().map(|writer| Arc::clone(writer.info()));
-        let mut all = self.snapshots.list().into_iter().chain(fetched);
+        let loaded = self.loaded.as_ref().map(|reader| Arc::clone(reader.info()));
+        let mut all = self.snapshots.list().into_iter().chain(fetched).chain(loaded);
         all.find(|info| info.id == *id).map(|info| info.frontier.chunk_count())
     }
 
@@ -74,8 +77,11 @@ impl Loading {
         chunk: u64,
         now: Duration,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.fetched.as_mut().filter(|writer| writer.info().id == *id) {
-            Some(writer) => writer.read(chunk),
+        if let Some(writer) = self.fetched.as_mut().filter(|writer| writer.info().id == *id) {
+            return writer.read(chunk);
+        }
+        match self.loaded.as_mut().filter(|reader| reader.info().id == *id) {
+            Some(reader) => reader.read(chunk),
             None => self.snapshots.chunk(id, chunk, now),
         }
     }
@@ -85,13 +91,20 @@ impl Loading {
         drop(self.fetched.take_if(|writer| writer.info().id == *id));
     }
 
-    /// All chunks are here: the file becomes that of a whole snapshot.
+    /// All chunks are here: another thread makes the file that of a whole snapshot.
     ///
     /// # Errors
-    /// Not all bytes are what was written, or the disk refuses. The file is gone then.
-    pub(super) fn finish(&mut self, id: &SnapshotId) -> anyhow::Result<Arc<SnapshotInfo>> {
+    /// The disk refuses. The file is gone then.
+    fn begin_load(&mut self, id: &SnapshotId) -> anyhow::Result<SnapshotWriter> {
         let writer = self.fetched.take_if(|writer| writer.info().id == *id);
-        Ok(writer.context("no such snapshot is being fetched")?.finish()?)
+        let writer = writer.context("no such snapshot is being fetched")?;
+        self.loaded = Some(writer.reader()?);
+        Ok(writer)
+    }
+
+    /// The other thread is done.
+    fn end_load(&mut self) {
+        self.loaded = None;
     }
 }
 
@@ -125,6 +138,7 @@ impl Shell {
 
     /// The chain begins with a snapshot now. `live` goes on from there.
     pub(super) fn on_loaded(&mut self, loaded: Loaded) -> anyhow::Result<()> {
+        self.loading.end_load();
         let Loaded { id, tip } = loaded;
         let history = tip.state.history().clone();
         let (height, segments) = (tip.state.tip().height, history.segments());
@@ -136,6 +150,12 @@ impl Shell {
         self.begin_backfill()
     }
 
+    /// The file of a snapshot is wrong, so the machine gives the snapshot up.
+    pub(super) fn on_not_loaded(&mut self, id: SnapshotId) -> anyhow::Result<()> {
+        self.loading.end_load();
+        self.give(Input::LoadFailed { id, damaged: Vec::new() })
+    }
+
     /// Makes a snapshot, all of whose chunks are here, the beginning of the chain. The result comes
     /// as [`Done::Loaded`].
     fn begin_load(
@@ -143,14 +163,14 @@ impl Shell {
         id: &SnapshotId,
         descriptors: Vec<SegmentDescriptor>,
     ) -> anyhow::Result<()> {
-        let info = self.loading.finish(id)?;
+        let writer = self.loading.begin_load(id)?;
         let (snapshots, store) = (self.loading.snapshots.clone(), self.store.clone());
-        let results = self.results.clone();
+        let (id, results) = (*id, self.results.clone());
         self.assembly.spawn(move || {
-            let loaded = load(&snapshots, &store, &info, &descriptors);
+            let loaded = load(&snapshots, &store, writer, &descriptors);
             let done = loaded.map(|loaded| match loaded {
                 Some(loaded) => Done::Loaded(Box::new(loaded)),
-                None => Done::NotLoaded(info.id),
+                None => Done::NotLoaded(id),
             });
             // If the sync thread has gone, the node is stopping.
             let _gone = results.blocking_send(done.context("the snapshot cannot be loaded"));
@@ -189,26 +209,27 @@ fn offer(info: &SnapshotInfo) -> SnapshotOffer {
     SnapshotOffer { height: header.height, id, frontier, header, certificate }
 }
 
-/// Makes a whole snapshot the content of a store without blocks. `None` if the file of the snapshot
-/// cannot be read; the store then has no blocks.
+/// Finishes a snapshot, and makes it the content of a store without blocks. `None` if its file has
+/// other bytes than were written or cannot be read; the store then has no blocks.
 ///
 /// # Errors
 /// The disk of the store refuses. The store has no blocks then.
 pub(super) fn load(
     snapshots: &Snapshots,
     store: &Store,
-    info: &SnapshotInfo,
+    writer: SnapshotWriter,
     descriptors: &[SegmentDescriptor],
 ) -> anyhow::Result<Option<Loaded>> {
-    let state = match snapshots.state(&info.id) {
-        Ok(Some(state)) => state,
-        Ok(None) => return Ok(None),
+    let read = writer.finish().and_then(|info| Ok((snapshots.state(&info.id)?, info)));
+    let (state, info) = match read {
+        Ok((Some(state), info)) => (state, info),
+        Ok((None, _)) => return Ok(None),
         Err(error) => {
             tracing::warn!("a snapshot cannot be loaded: {error}");
             return Ok(None);
         }
     };
-    let SnapshotInfo { header, certificate, .. } = info;
+    let SnapshotInfo { header, certificate, .. } = &*info;
     let state = store.adopt(header, certificate.clone(), descriptors, state)?;
     let (certificate, header) = (certificate.clone(), Some(header.clone()));
     Ok(Some(Loaded { id: info.id, tip: TipView { state, certificate, header } }))

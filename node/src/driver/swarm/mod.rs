@@ -23,7 +23,9 @@ use ledger::store::{Found, SnapshotInfo, Snapshots, Staging, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::budget::Cost;
 use protocol::message::CertifiedHeader;
-use protocol::swarm::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SegmentId};
+use protocol::swarm::message::{
+    CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SegmentId, SyncMessage,
+};
 use protocol::swarm::{
     BACKFILL, CollectionKind, Effect, Input, Join, Rates, Setup, Swarm, snapshot_chunk,
 };
@@ -266,9 +268,7 @@ impl Shell {
                     Done::Assembled(assembled) => self.on_assembled(assembled)?,
                     Done::Placed(index, placed) => self.on_placed(index, placed)?,
                     Done::Loaded(loaded) => self.on_loaded(*loaded)?,
-                    Done::NotLoaded(id) => {
-                        self.give(Input::LoadFailed { id, damaged: Vec::new() })?;
-                    }
+                    Done::NotLoaded(id) => self.on_not_loaded(id)?,
                 },
                 // A due timer goes before messages, which may arrive without end, but never twice
                 // in a row. `ready` is used since even a `sleep` of no time is not ready at once.
@@ -332,10 +332,7 @@ impl Shell {
                 else {
                     return Ok(());
                 };
-                // Nearly all bytes of a large message are names of chunks.
-                let names = (bytes.len() / CHUNK_HEADER_BYTES) as u64;
-                let cost = Cost::message(bytes.len()).and(Cost::look_ups(names, 0));
-                accounts.charge(&id, &cost);
+                accounts.charge(&id, &SyncMessage::cost(&bytes));
                 self.give(Input::Message(number, bytes))
             }
             LinkEvent::Written(id) => match self.linked.get(&id) {
@@ -348,7 +345,7 @@ impl Shell {
                     self.network.ban(id, charge(&Offence::NamelessChunk));
                     return Ok(());
                 };
-                let expected = self.machine.expected(chunk);
+                let expected = self.machine.expected(number, chunk);
                 let is_valid = expected.is_some_and(|expected| expected.verify(chunk, bytes));
                 let bytes = bytes.len() as u64;
                 self.arriving = Some((chunk, frame, id));
@@ -383,6 +380,10 @@ impl Shell {
     fn perform_one(&mut self, effect: Effect) -> anyhow::Result<Option<Input>> {
         match effect {
             Effect::Send(peer, bytes) => self.send(peer, bytes),
+            Effect::Answer(peer, bytes) => {
+                self.charge(peer, &Cost::answer(bytes.len()));
+                self.send(peer, bytes);
+            }
             Effect::SendChunk { to, id, name } => return self.send_chunk(to, id, name),
             Effect::SendManifest { peer, height, first, known } => {
                 self.send_manifest(peer, height, first, known);

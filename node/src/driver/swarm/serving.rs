@@ -50,7 +50,9 @@ impl Shell {
             true => self.served(self.store.block_proof(height)).and_then(Kept::here),
             false => None,
         };
-        self.charge(peer, &Cost::look_ups(0, 2));
+        // The root of all blocks of the segment is computed.
+        let blocks = proof.as_ref().map_or(0, |(_, proof)| proof.count);
+        self.charge(peer, &Cost::look_ups(0, 2).and(Cost::hashes(blocks)));
         self.send_message(peer, &SyncMessage::BlockProof(height, proof));
     }
 
@@ -59,7 +61,7 @@ impl Shell {
         self.peers.id(peer).is_some_and(|id| self.network.accounts().admits(&id))
     }
 
-    fn charge(&self, peer: PeerId, cost: &Cost) {
+    pub(super) fn charge(&self, peer: PeerId, cost: &Cost) {
         if let Some(id) = self.peers.id(peer) {
             self.network.accounts().charge(&id, cost);
         }

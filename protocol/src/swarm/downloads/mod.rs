@@ -40,7 +40,7 @@ const WINDOW_BYTES: u64 = 64 << 20;
 pub(crate) enum Arrival {
     /// It is valid and was missing.
     New,
-    /// It is valid, but the chunk was here already.
+    /// The chunk was here already, so nobody has looked at the bytes.
     Duplicate,
     /// Nothing proves it any more, for example because its segment was put in its place after the
     /// request.
@@ -137,6 +137,11 @@ impl Downloads {
         &self.segments
     }
 
+    /// The limit of the rate of all downloads together, in bytes per second.
+    pub(super) const fn rate_max(&self) -> Option<u64> {
+        self.limit.rate()
+    }
+
     pub(crate) const fn totals(&self) -> (u64, u64) {
         (self.fetched_bytes, self.duplicate_bytes)
     }
@@ -146,7 +151,13 @@ impl Downloads {
         self.suppliers.get(&peer)
     }
 
-    /// Takes in an arriving chunk. `is_valid` does not count if its segment is not open.
+    /// Whether a chunk is missing and the peer may send it now. Only such a chunk is verified.
+    pub(super) fn awaits(&self, from: PeerId, id: ChunkId) -> bool {
+        let supplier = self.suppliers.get(&from);
+        supplier.is_some_and(|supplier| supplier.may_send(id)) && self.segments.lacks(id)
+    }
+
+    /// Takes in an arriving chunk. `is_valid` counts only if the chunk is missing.
     pub(crate) fn on_chunk(
         &mut self,
         from: PeerId,
@@ -164,8 +175,8 @@ impl Downloads {
         self.fetched_bytes = self.fetched_bytes.saturating_add(bytes);
         let arrival = match (self.segments.knows(id), self.segments.has(id)) {
             (false, _) => Arrival::Unknown,
-            (true, _) if !is_valid => Arrival::Bad,
             (true, true) => Arrival::Duplicate,
+            (true, false) if !is_valid => Arrival::Bad,
             (true, false) => Arrival::New,
         };
         match arrival {

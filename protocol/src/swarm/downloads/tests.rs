@@ -178,7 +178,7 @@ fn what_comes_is_judged_by_the_manifest() {
     };
     check(id(1), true, Arrival::New);
     check(id(1), true, Arrival::Duplicate);
-    check(id(1), false, Arrival::Bad);
+    check(id(1), false, Arrival::Duplicate);
     check(id(2), false, Arrival::Bad);
     check(id(2), true, Arrival::New);
     check(id(4), false, Arrival::Unknown);

@@ -18,9 +18,12 @@ pub(in crate::swarm) const ANSWERED_ALL_AT_ONCE: u64 = 2 * MANIFEST_SEGMENTS_MAX
 impl Engine {
     /// Whether a peer's request is answered. If so, its cost is charged to the peer's allowance and
     /// to the allowance that all peers share. Unit: descriptors read.
+    ///
+    /// The shared allowance may go into debt. If it had to cover the whole cost, peers that use it
+    /// up by cheap requests would keep out all others' dear ones.
     pub(in crate::swarm) fn may_ask(&mut self, peer: PeerId, cost: u64) -> bool {
         let Some(link) = self.links.get_mut(&peer) else { return false };
-        let may = link.answers.has(cost, self.now) && self.answers.has(cost, self.now);
+        let may = link.answers.has(cost, self.now) && self.answers.has(1, self.now);
         if may {
             link.answers.take(cost);
             self.answers.take(cost);

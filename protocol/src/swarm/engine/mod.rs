@@ -346,6 +346,11 @@ impl Engine {
         self.effects.push(Effect::Send(peer, codec::encode(message)));
     }
 
+    /// Sends an answer whose bytes the peer pays for.
+    pub(in crate::swarm) fn answer(&mut self, peer: PeerId, message: &SyncMessage) {
+        self.effects.push(Effect::Answer(peer, codec::encode(message)));
+    }
+
     pub(in crate::swarm) fn send_all(&mut self, message: &SyncMessage) {
         let peers: Vec<PeerId> = self.peers().collect();
         peers.into_iter().for_each(|peer| self.send(peer, message));

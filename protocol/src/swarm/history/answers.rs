@@ -11,10 +11,12 @@ use crate::swarm::message::{DESCRIPTORS_MAX, SyncMessage};
 /// Cost of a segment's head, in descriptors. A head is a descriptor, a certificate and chunk
 /// hashes.
 pub(in crate::swarm) const HEAD_COST: u64 = 64;
+
 impl Kind {
-    /// Cost of the manifest page that begins with this segment, in descriptors.
-    fn page_cost(&self, first: SegmentIndex) -> u64 {
-        let known = self.sealed.0.max(self.source.manifest().segments());
+    /// Most that the manifest page of a height that begins with this segment costs, in descriptors.
+    /// Each segment has a block at least.
+    fn page_cost(&self, height: Height, first: SegmentIndex) -> u64 {
+        let known = self.sealed.0.max(self.source.manifest().segments()).min(height.0);
         known.saturating_sub(first.0).clamp(1, DESCRIPTORS_MAX as u64)
     }
 
@@ -25,10 +27,10 @@ impl Kind {
         height: Height,
         first: SegmentIndex,
     ) {
-        let cost = self.page_cost(first);
         let is_known = height <= self.tip.max(self.source.proven_height());
-        if !engine.may_ask(peer, cost) || !is_known {
-            // Refused for now, or not known. The peer may ask another node, or ask again.
+        if !is_known || !engine.may_ask(peer, self.page_cost(height, first)) {
+            // Not known, which costs nothing, or refused for now. The peer may ask another node, or
+            // ask again.
             return engine.send(peer, &SyncMessage::Manifest(height, first, None));
         }
         let known = self.source.manifest().descriptors();
@@ -49,7 +51,7 @@ impl Kind {
             return engine.send(from, &SyncMessage::Head(index, None));
         }
         match self.begun.get(&index) {
-            Some(head) => engine.send(from, &SyncMessage::Head(index, Some(head.clone()))),
+            Some(head) => engine.answer(from, &SyncMessage::Head(index, Some(head.clone()))),
             None if engine.has_any(id) => engine.push(Effect::SendHead(from, index)),
             None => engine.send(from, &SyncMessage::NotKept(id)),
         }

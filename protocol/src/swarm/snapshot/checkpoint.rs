@@ -3,6 +3,7 @@
 //! The block at the end of a segment is proved by the segment's descriptor. For a block inside a
 //! segment a peer sends a proof of its own.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ledger::hash::BlockHash;
@@ -20,7 +21,8 @@ use crate::swarm::message::SyncMessage;
 
 /// Timeout of a request, after which another peer is asked.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// After this time without a proof, joining fails.
+/// After this time without a proof, joining fails, unless some peer that has the segment was not
+/// asked yet.
 const PATIENCE_ALL: Duration = Duration::from_secs(30);
 /// Delay until peers are asked again after one had no proof.
 const RETRY: Duration = Duration::from_millis(750);
@@ -32,6 +34,8 @@ pub(super) struct Checkpoint {
     hash: BlockHash,
     /// The request in flight, and when it is given up.
     asked: Option<(PeerId, Duration)>,
+    /// The peers with a link that were asked.
+    all_asked: BTreeSet<PeerId>,
     /// Since when a proof is sought.
     since: Option<Duration>,
     /// Whether the block was above all proved segments at the last look.
@@ -40,7 +44,14 @@ pub(super) struct Checkpoint {
 
 impl Checkpoint {
     pub(super) const fn new((height, hash): (Height, BlockHash)) -> Self {
-        Self { height, hash, asked: None, since: None, is_above_all: false }
+        Self {
+            height,
+            hash,
+            asked: None,
+            all_asked: BTreeSet::new(),
+            since: None,
+            is_above_all: false,
+        }
     }
 
     /// Whether a snapshot of this height may be loaded before the check is over: the block is above
@@ -71,16 +82,24 @@ impl Checkpoint {
             return self.compare(segment.last_block).map(|()| true);
         }
         let since = *self.since.get_or_insert(engine.now);
-        if since.saturating_add(PATIENCE_ALL) <= engine.now {
-            return Err(JoinFailure::CheckpointUnproved { height: self.height });
-        }
+        let is_over = since.saturating_add(PATIENCE_ALL) <= engine.now;
         if self.asked.is_some_and(|(_, deadline)| deadline > engine.now) {
             return Ok(false);
         }
         let index = HISTORY.segment(SegmentIndex(segment.index));
         let holders = engine.census.peers().filter(|(_, holder)| holder.is_complete(index));
-        if let Some(peer) = offers.least_asked(holders.map(|(peer, _)| peer)) {
+        let holders: Vec<PeerId> = holders.map(|(peer, _)| peer).collect();
+        let unasked = holders.iter().filter(|peer| !self.all_asked.contains(peer));
+        let next = match offers.least_asked(unasked.copied()) {
+            None if is_over => {
+                return Err(JoinFailure::CheckpointUnproved { height: self.height });
+            }
+            None => offers.least_asked(holders.into_iter()),
+            unasked => unasked,
+        };
+        if let Some(peer) = next {
             offers.note_asked(peer);
+            self.all_asked.insert(peer);
             self.asked = Some((peer, engine.now.saturating_add(PATIENCE)));
             engine.send(peer, &SyncMessage::GetBlockProof(self.height));
         }
@@ -111,7 +130,9 @@ impl Checkpoint {
             return Ok(false);
         }
         let Some((hash, proof)) = proof else {
-            self.asked = Some((from, engine.now.saturating_add(RETRY)));
+            // The next peer is asked after a moment. An answer that comes again puts nothing off.
+            let retry_at = engine.now.saturating_add(RETRY);
+            self.asked = self.asked.map(|(peer, deadline)| (peer, deadline.min(retry_at)));
             return Ok(false);
         };
         self.asked = None;
@@ -125,12 +146,13 @@ impl Checkpoint {
 
     pub(super) fn on_closed(&mut self, peer: PeerId) {
         self.asked = self.asked.filter(|(asked, _)| *asked != peer);
+        self.all_asked.remove(&peer);
     }
 
     /// When [`Self::settle`] is due.
     pub(super) fn deadline(&self) -> Option<Duration> {
         let all = self.since?.saturating_add(PATIENCE_ALL);
-        Some(self.asked.map_or(all, |(_, deadline)| deadline.min(all)))
+        Some(self.asked.map_or(all, |(_, deadline)| deadline))
     }
 }
 

@@ -15,6 +15,13 @@ use crate::swarm::progress::Progress;
 use crate::swarm::ranges::SegmentRange;
 use crate::swarm::segments::{OPEN_SEGMENTS_MAX, Segment};
 
+/// A snapshot grows when this many bytes of missing chunks have come. Whatever comes more slowly
+/// than this in ten seconds is no growth, so that nobody can hold a newcomer up with a chunk now
+/// and then. It is 52 KB/s: a link of 20 Mbit/s carries it for 47 newcomers at once, beside what
+/// they give each other. With a much higher floor an honest snapshot would be left on such a link,
+/// and all of it that is here with it.
+pub(super) const GROWTH: u64 = 512 << 10;
+
 /// The name of a chunk by its index in the snapshot.
 pub(super) fn chunk_id(number: CollectionNumber, index: u64) -> ChunkId {
     let chunk = index.checked_rem(SEGMENT_CHUNKS).unwrap_or(0);
@@ -32,14 +39,24 @@ pub(super) struct Fetch {
     /// Chunks that were lost from segments which were whole. These segments are opened again.
     lost: BTreeMap<u64, BTreeSet<u32>>,
     pub(super) progress: Progress,
-    /// When the last missing chunk came, or fetching began or went on.
+    /// When the snapshot had grown by [`GROWTH`] last, or fetching began or went on.
     pub(super) grown_at: Duration,
+    /// Bytes of missing chunks that came since then.
+    came: u64,
+    /// How many of them make it grow.
+    growth: u64,
 }
 
 impl Fetch {
-    pub(super) fn new(offer: SnapshotOffer, number: CollectionNumber, now: Duration) -> Self {
-        let progress = Progress::of(&offer.frontier);
-        Self { offer, number, next: 0, lost: BTreeMap::new(), progress, grown_at: now }
+    /// `growth`: how many bytes make it grow.
+    pub(super) fn new(
+        offer: SnapshotOffer,
+        number: CollectionNumber,
+        growth: u64,
+        now: Duration,
+    ) -> Self {
+        let (progress, lost) = (Progress::of(&offer.frontier), BTreeMap::new());
+        Self { offer, number, next: 0, lost, progress, grown_at: now, came: 0, growth }
     }
 
     pub(super) const fn snapshot(&self) -> Announced {
@@ -48,7 +65,20 @@ impl Fetch {
 
     pub(super) fn on_chunk(&mut self, now: Duration, bytes: u64) {
         self.progress.on_chunk(bytes, now);
-        self.grown_at = now;
+        self.came = self.came.saturating_add(bytes);
+        if self.came >= self.growth {
+            self.on_grown(now);
+        }
+    }
+
+    /// The time in which it must grow begins anew.
+    pub(super) const fn on_grown(&mut self, now: Duration) {
+        (self.grown_at, self.came) = (now, 0);
+    }
+
+    /// Whether any missing chunk has come since it had grown.
+    pub(super) const fn has_come(&self) -> bool {
+        self.came > 0
     }
 
     /// A chunk is not here any more. `was_here`: whether it was in an open segment.

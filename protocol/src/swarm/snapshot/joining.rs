@@ -9,8 +9,8 @@ use ledger::units::Height;
 
 use super::Kind;
 use super::checkpoint::Checkpoint;
-use super::fetch::{Fetch, chunk_id};
-use super::frontier::{FrontierFetch, REQUESTS_MAX};
+use super::fetch::{Fetch, GROWTH, chunk_id};
+use super::frontier::FrontierFetch;
 use super::offers::{Announced, Offers};
 use crate::ids::PeerId;
 use crate::offence::Offence;
@@ -20,6 +20,7 @@ use crate::swarm::history;
 use crate::swarm::input::{Join, SnapshotOffer};
 use crate::swarm::join_failure::JoinFailure;
 use crate::swarm::message::{ChunkId, FrontierPage, SNAPSHOTS_MAX, SyncMessage};
+use crate::swarm::meter::bytes_in;
 use crate::swarm::ranges::SegmentRanges;
 
 /// After this time without a proved manifest, joining fails.
@@ -27,7 +28,8 @@ const MANIFEST_PATIENCE: Duration = Duration::from_secs(60);
 /// After this time without a snapshot to try, joining fails. Peers announce their snapshots when
 /// the link opens.
 const OFFER_PATIENCE: Duration = Duration::from_secs(5);
-/// A snapshot that has not grown for this time is left for the next one.
+/// A snapshot that has not grown for this time is left for the next one. It has grown once
+/// [`GROWTH`] has come.
 const STALLED: Duration = Duration::from_secs(10);
 /// Delay until peers are asked again, once none of them had an answer.
 const RETRY: Duration = Duration::from_millis(750);
@@ -48,6 +50,7 @@ pub(super) enum Step {
 /// The way to a snapshot.
 #[derive(Debug)]
 pub(super) struct Joining {
+    /// When joining began, and since a manifest is proved, when that was.
     began_at: Duration,
     /// Whether a manifest is proved.
     is_proved: bool,
@@ -89,7 +92,7 @@ impl Joining {
             checkpoint.on_closed(peer);
         }
         if let Step::Frontier(fetch) = &mut self.step
-            && fetch.peer == peer
+            && fetch.request.take_if(|request| request.peer == peer).is_some()
         {
             fetch.deadline = Duration::ZERO;
         }
@@ -122,7 +125,7 @@ impl Joining {
                 let end = self.began_at.saturating_add(MANIFEST_PATIENCE);
                 return if now < end { Ok(()) } else { Err(JoinFailure::NoManifest) };
             }
-            (self.is_proved, self.step) = (true, Step::Choosing(now));
+            (self.is_proved, self.began_at, self.step) = (true, now, Step::Choosing(now));
         }
         if let Some(checkpoint) = &mut self.checkpoint
             && checkpoint.settle(engine, history, &mut self.offers)?
@@ -135,15 +138,17 @@ impl Joining {
         if let Step::Frontier(fetch) = &self.step
             && fetch.deadline <= now
         {
-            let (snapshot, requests) = (fetch.snapshot, fetch.requests);
-            self.ask(engine, snapshot, requests);
-        }
-        if self.offers.is_over() {
-            return Err(JoinFailure::AllLeft);
+            self.ask(kind, engine, history);
         }
         let Step::Choosing(since) = self.step else { return Ok(()) };
+        if self.offers.is_over(now.saturating_sub(self.began_at)) {
+            return Err(JoinFailure::AllLeft);
+        }
         if let Some(snapshot) = self.offers.best(history, &kind.rules) {
-            self.ask(engine, snapshot, 0);
+            self.offers.on_chosen(snapshot);
+            let holders = self.offers.holders(snapshot).collect();
+            self.step = Step::Frontier(FrontierFetch::new(snapshot, holders, now));
+            self.ask(kind, engine, history);
         } else if since.saturating_add(OFFER_PATIENCE) <= now {
             return Err(match self.offers.was_any_left() {
                 true => JoinFailure::AllLeft,
@@ -183,22 +188,39 @@ impl Joining {
         }
     }
 
-    /// Requests the frontier of a snapshot from its beginning, after `requests` requests.
-    fn ask(&mut self, engine: &mut Engine, snapshot: Announced, requests: u32) {
-        let peer = self.offers.least_asked(self.offers.holders(snapshot));
-        let Some(peer) = peer.filter(|_| requests < REQUESTS_MAX) else {
+    /// Requests the frontier of the chosen snapshot from its beginning, from the next holder. Once
+    /// all holders were asked, the snapshot is left if another one is better.
+    fn ask(&mut self, kind: &Kind, engine: &mut Engine, history: &history::Kind) {
+        let (now, rules) = (engine.now, &kind.rules);
+        let Step::Frontier(fetch) = &mut self.step else { return };
+        let snapshot = fetch.snapshot;
+        fetch.request = None;
+        let mut next = next_holder(&self.offers, fetch);
+        if next.is_none() && now < fetch.since.saturating_add(STALLED) {
+            // Those that refused may have time again.
+            fetch.unasked.append(&mut fetch.refused);
+            next = next_holder(&self.offers, fetch);
+        }
+        if next.is_none() {
             self.offers.on_stalled(snapshot);
-            return self.leave(engine, snapshot);
-        };
+            let is_better = self.offers.best(history, rules).is_some_and(|best| best != snapshot);
+            if is_better || self.offers.is_used_up(snapshot) {
+                return self.leave(engine);
+            }
+            let holders = self.offers.holders(snapshot).collect();
+            *fetch = FrontierFetch::new(snapshot, holders, now);
+            next = next_holder(&self.offers, fetch);
+        }
+        // Nobody announces it any more.
+        let Some(peer) = next else { return self.leave(engine) };
         self.offers.note_asked(peer);
-        let fetch = FrontierFetch::new(snapshot, peer, requests.saturating_add(1), engine.now);
-        engine.send(peer, &SyncMessage::GetFrontier(snapshot.1, fetch.page));
-        self.step = Step::Frontier(fetch);
+        fetch.on_asked(peer, self.offers.tries(snapshot), rules, now);
+        engine.send(peer, &SyncMessage::GetFrontier(snapshot.1, 0));
     }
 
     /// Leaves the current snapshot, and chooses anew.
-    fn leave(&mut self, engine: &mut Engine, snapshot: Announced) {
-        self.offers.on_left(snapshot);
+    fn leave(&mut self, engine: &mut Engine) {
+        self.offers.on_left();
         self.drop_fetch(engine);
         self.step = Step::Choosing(engine.now);
     }
@@ -217,7 +239,7 @@ impl Joining {
         let (now, snapshot) = (engine.now, fetch.snapshot());
         if fetch.advance(engine) {
             // The checkpoint comes first: the chain must not begin with a state that is not wanted.
-            fetch.grown_at = now;
+            fetch.on_grown(now);
             let height = fetch.offer.height;
             if self.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.allows(height)) {
                 self.load(engine, history);
@@ -226,19 +248,24 @@ impl Joining {
         }
         if engine.paused_until(fetch.number).is_some() {
             // No other snapshot would be easier to store.
-            fetch.grown_at = now;
+            fetch.on_grown(now);
         }
         if fetch.grown_at.saturating_add(STALLED) > now {
             return;
         }
-        fetch.grown_at = now;
+        let has_come = fetch.has_come();
+        fetch.on_grown(now);
+        if has_come && !self.offers.has_other(snapshot, history, &kind.rules) {
+            // Slow is better than nothing.
+            return;
+        }
         self.offers.on_stalled(snapshot);
         // Without another one, a snapshot is left only when it has stalled too often: its peers may
         // come back.
         let best = self.offers.best(history, &kind.rules);
-        let is_over = self.offers.is_used_up(snapshot);
+        let is_over = self.offers.is_used_up(snapshot) && !has_come;
         if is_over || best.is_some_and(|best| best != snapshot) {
-            self.leave(engine, snapshot);
+            self.leave(engine);
         }
     }
 
@@ -251,6 +278,19 @@ impl Joining {
         engine.push(Effect::LoadSnapshot { id, descriptors });
         self.step = Step::Loading(fetch);
     }
+}
+
+/// How many bytes make a snapshot grow: fewer than [`GROWTH`] if the operator limits what this node
+/// downloads.
+fn growth(engine: &Engine) -> u64 {
+    let limit = engine.downloads.rate_max().map(|rate| bytes_in(rate, STALLED) / 4);
+    limit.map_or(GROWTH, |limit| limit.min(GROWTH))
+}
+
+/// The next holder to ask: one that was not asked yet.
+fn next_holder(offers: &Offers, fetch: &FrontierFetch) -> Option<PeerId> {
+    let holders = offers.holders(fetch.snapshot);
+    offers.least_asked(holders.filter(|peer| fetch.unasked.contains(peer)))
 }
 
 impl Kind {
@@ -278,25 +318,32 @@ impl Kind {
     ) {
         let Some(joining) = &mut self.joining else { return };
         let Step::Frontier(fetch) = &mut joining.step else { return };
-        if (fetch.peer, fetch.snapshot.1, fetch.page) != (from, id, page) {
+        let (height, chosen) = fetch.snapshot;
+        let Some(request) = &mut fetch.request else { return };
+        if (request.peer, chosen, request.page) != (from, id, page) {
             // This answers a request that was given up.
             return;
         }
         let Some(answer) = answer else {
-            let is_fresh = joining.offers.is_any_fresh(joining.offers.holders(fetch.snapshot));
-            let wait = if is_fresh { Duration::ZERO } else { RETRY };
-            fetch.deadline = fetch.deadline.min(engine.now.saturating_add(wait));
+            fetch.request = None;
+            fetch.refused.insert(from);
+            let is_next = next_holder(&joining.offers, fetch).is_some();
+            let wait = if is_next { Duration::ZERO } else { RETRY };
+            fetch.deadline = engine.now.saturating_add(wait);
             return;
         };
         joining.offers.note_answered(from);
         // The height was that of a proved segment's last block when the snapshot was chosen.
-        let Some(segment) = history.source.manifest().segment_of(fetch.snapshot.0) else { return };
-        match fetch.on_page(answer, &self.chain, &self.rules, segment, engine.now) {
-            Ok(None) => engine.send(from, &SyncMessage::GetFrontier(id, fetch.page)),
+        let Some(segment) = history.source.manifest().segment_of(height) else { return };
+        match request.on_page(answer, &self.chain, &self.rules, segment, engine.now) {
+            Ok(None) => {
+                fetch.deadline = request.deadline;
+                engine.send(from, &SyncMessage::GetFrontier(id, request.page));
+            }
             Ok(Some(offer)) => {
                 let number = self.open(engine, id, SegmentRanges::default());
                 engine.push(Effect::BeginSnapshot(offer.clone()));
-                let fetch = Fetch::new(offer, number, engine.now);
+                let fetch = Fetch::new(offer, number, growth(engine), engine.now);
                 if let Some(joining) = &mut self.joining {
                     joining.step = Step::Chunks(fetch);
                 }
@@ -349,10 +396,10 @@ impl Kind {
             let lost = engine.on_damaged(name.segment, &[name.chunk]);
             fetch.on_lost(engine, name, lost > 0);
         }
-        fetch.grown_at = engine.now;
+        fetch.on_grown(engine.now);
         joining.step = Step::Chunks(fetch);
         if damaged.is_empty() || joining.offers.is_used_up(snapshot) {
-            joining.leave(engine, snapshot);
+            joining.leave(engine);
         }
     }
 }

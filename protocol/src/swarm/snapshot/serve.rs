@@ -1,7 +1,7 @@
 //! Answers to peers that ask for frontiers and proofs of blocks.
 
 use ledger::hash::SnapshotId;
-use ledger::snapshot::FRONTIER_PAGE_SUBTREES;
+use ledger::snapshot::{FRONTIER_PAGE_SUBTREES, SubtreeDescriptor};
 use ledger::units::Height;
 
 use super::Kind;
@@ -10,6 +10,7 @@ use crate::ids::PeerId;
 use crate::message::CertifiedHeader;
 use crate::swarm::effect::Effect;
 use crate::swarm::engine::Engine;
+use crate::swarm::history;
 use crate::swarm::history::answers::HEAD_COST;
 use crate::swarm::input::SnapshotOffer;
 use crate::swarm::message::{FrontierPage, SyncMessage};
@@ -17,10 +18,10 @@ use crate::swarm::message::{FrontierPage, SyncMessage};
 /// Subtrees of a frontier that cost as much as a descriptor of a segment, which is read from the
 /// store and is four times as long.
 const SUBTREES_A_DESCRIPTOR: u64 = 4;
-/// Cost of the proof of a block, in descriptors: all blocks of a segment are read and hashed, some
-/// 0.1 seconds of the thread's time. A peer may ask for eight at once, and then for one in 16
-/// seconds.
-const BLOCK_PROOF_COST: u64 = 32_768;
+/// Cost of the proof of a block, in descriptors: the hashes of all blocks of a segment, at most
+/// 65,536, are read from its index and joined to their root. That is some 20 ms of the thread's
+/// time. A peer may ask for 32 at once, and then for one in four seconds.
+const BLOCK_PROOF_COST: u64 = 8_192;
 
 impl Kind {
     pub(in crate::swarm) fn on_get_frontier(
@@ -30,14 +31,18 @@ impl Kind {
         id: SnapshotId,
         page: u32,
     ) {
-        let answer = self.offer(id).and_then(|offer| frontier_page(offer, page));
-        let cost = answer.as_ref().map_or(1, |page| {
-            let subtrees = page.subtrees.len() as u64;
-            let block = if page.block.is_some() { HEAD_COST } else { 0 };
-            subtrees.div_ceil(SUBTREES_A_DESCRIPTOR).saturating_add(block).max(1)
+        let found = self.offer(id).and_then(|offer| Some((offer, page_of(offer, page)?)));
+        let answer = found.filter(|(_, subtrees)| {
+            let block = if page == 0 { HEAD_COST } else { 0 };
+            let subtrees = (subtrees.len() as u64).div_ceil(SUBTREES_A_DESCRIPTOR);
+            engine.may_ask(from, subtrees.saturating_add(block).max(1))
         });
-        let answer = answer.filter(|_| engine.may_ask(from, cost));
-        engine.send(from, &SyncMessage::Frontier(id, page, answer));
+        let answer = answer.map(|(offer, subtrees)| {
+            let (header, certificate) = (offer.header.clone(), offer.certificate.clone());
+            let block = (page == 0).then_some(CertifiedHeader { header, certificate });
+            FrontierPage { block, subtrees: subtrees.to_vec() }
+        });
+        engine.answer(from, &SyncMessage::Frontier(id, page, answer));
     }
 
     /// A snapshot that is whole here, or whose chunks are being fetched.
@@ -49,19 +54,21 @@ impl Kind {
 }
 
 /// Asks the driver for the proof of a block, or refuses.
-pub(in crate::swarm) fn on_get_block_proof(engine: &mut Engine, from: PeerId, height: Height) {
-    match engine.may_ask(from, BLOCK_PROOF_COST) {
+pub(in crate::swarm) fn on_get_block_proof(
+    engine: &mut Engine,
+    history: &history::Kind,
+    from: PeerId,
+    height: Height,
+) {
+    match height <= history.tip && engine.may_ask(from, BLOCK_PROOF_COST) {
         true => engine.push(Effect::SendBlockProof(from, height)),
         false => engine.send(from, &SyncMessage::BlockProof(height, None)),
     }
 }
 
-/// A page of a frontier. If the last page that has subtrees is full, an empty one follows it.
-fn frontier_page(offer: &SnapshotOffer, page: u32) -> Option<FrontierPage> {
+/// The subtrees of a page. If the last page that has subtrees is full, an empty one follows it.
+fn page_of(offer: &SnapshotOffer, page: u32) -> Option<&[SubtreeDescriptor]> {
     let first = (page as usize).checked_mul(FRONTIER_PAGE_SUBTREES)?;
-    let subtrees = offer.frontier.descriptors().get(first..)?;
-    let subtrees = subtrees.iter().take(FRONTIER_PAGE_SUBTREES).copied().collect();
-    let (header, certificate) = (offer.header.clone(), offer.certificate.clone());
-    let block = (page == 0).then_some(CertifiedHeader { header, certificate });
-    Some(FrontierPage { block, subtrees })
+    let rest = offer.frontier.descriptors().get(first..)?;
+    rest.get(..FRONTIER_PAGE_SUBTREES.min(rest.len()))
 }

@@ -12,7 +12,7 @@ use ledger::snapshot::{
 };
 use ledger::units::{Round, Timestamp, VotingPower};
 
-use super::frontier::FrontierFetch;
+use super::frontier::Request;
 use super::*;
 use crate::message::CertifiedHeader;
 use crate::offence::Offence;
@@ -96,7 +96,7 @@ fn a_frontier_is_collected_page_by_page_and_has_an_end() {
         let (block, segment) = block(&chain, &key, root);
         let id = frontier.id(Height(64));
         let now = Duration::ZERO;
-        let mut fetch = FrontierFetch::new((Height(64), id), PeerId(1), 1, now);
+        let mut fetch = Request::new((Height(64), id), PeerId(1), 0, &rules, now);
         for at in 0..pages {
             assert_eq!(fetch.page, at);
             let first = (at as usize * page).min(count);
@@ -120,8 +120,10 @@ fn a_frontier_is_collected_page_by_page_and_has_an_end() {
 
     let (block, segment) = block(&chain, &key, StateRoot(Hash::ZERO));
     let now = Duration::ZERO;
-    let mut fetch = FrontierFetch::new((Height(64), SnapshotId(Hash::ZERO)), PeerId(1), 1, now);
-    let subtree = SubtreeDescriptor { depth: 256, count: 0, hash: Hash::ZERO };
+    let rules = SnapshotRules::new(chain.limits());
+    let request = || Request::new((Height(64), SnapshotId(Hash::ZERO)), PeerId(1), 0, &rules, now);
+    let mut fetch = request();
+    let subtree = SubtreeDescriptor { depth: 20, count: rules.entries_max(), hash: Hash::ZERO };
     let mut collected = 0;
     let error = loop {
         let (block, subtrees) = (Some(block.clone()), vec![subtree; page]);
@@ -134,4 +136,33 @@ fn a_frontier_is_collected_page_by_page_and_has_an_end() {
     assert!(collected <= FRONTIER_SUBTREES_MAX && collected + page > FRONTIER_SUBTREES_MAX);
     let got = collected + page;
     assert_eq!(error, Offence::Frontier(FrontierError::TooMany { got }));
+
+    // A page that does not fit is refused when it comes, whatever would follow.
+    let mut fetch = request();
+    let subtrees = vec![SubtreeDescriptor { depth: 3, ..subtree }; page];
+    let page = FrontierPage { block: Some(block.clone()), subtrees };
+    let error = fetch.on_page(page, &chain, &rules, &segment, now).unwrap_err();
+    assert_eq!(error, Offence::Frontier(FrontierError::Depth { index: 8, depth: 3 }));
+}
+
+/// A peer that gives each page just in time has the time of a whole frontier, and no more.
+#[test]
+fn a_frontier_that_comes_in_drips_has_one_deadline() {
+    let key = SigningKey::from_seed(&[1; 32]);
+    let chain = chain(&key);
+    let rules = SnapshotRules::new(chain.limits());
+    let subtree = SubtreeDescriptor { depth: 20, count: rules.entries_max(), hash: Hash::ZERO };
+    let (block, segment) = block(&chain, &key, StateRoot(Hash::ZERO));
+    for (tries, expected) in [(0, 20), (1, 40), (2, 80)] {
+        let mut now = Duration::ZERO;
+        let snapshot = (Height(64), SnapshotId(Hash::ZERO));
+        let mut fetch = Request::new(snapshot, PeerId(1), tries, &rules, now);
+        for _ in 0..FRONTIER_SUBTREES_MAX / FRONTIER_PAGE_SUBTREES {
+            now = fetch.deadline;
+            let subtrees = vec![subtree; FRONTIER_PAGE_SUBTREES];
+            let page = FrontierPage { block: Some(block.clone()), subtrees };
+            assert_eq!(fetch.on_page(page, &chain, &rules, &segment, now).map(drop), Ok(()));
+        }
+        assert_eq!(fetch.deadline, Duration::from_secs(expected));
+    }
 }

@@ -57,7 +57,7 @@ impl Shell {
         let accounts = &self.made.accounts;
         let bytes = offer.and_then(|one| accounts.chunk(&one.frontier, snapshot_chunk(id)));
         let bytes = bytes.unwrap_or_default();
-        let expected = self.swarm.expected(id);
+        let expected = self.swarm.expected(from, id);
         let is_valid = is_true && expected.is_some_and(|expected| expected.verify(id, &bytes));
         if let Some(link) = self.links.get_mut(&from) {
             link.given += 1;

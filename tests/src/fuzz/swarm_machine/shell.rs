@@ -196,7 +196,7 @@ impl Shell {
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.given += 1;
         link.wants.remove(&id);
-        let is_valid = self.swarm.expected(id) == Some(Expected::Hash(hash));
+        let is_valid = self.swarm.expected(peer, id) == Some(Expected::Hash(hash));
         self.give(Input::Chunk { from: peer, id, is_valid, bytes });
     }
 
@@ -320,7 +320,9 @@ impl Shell {
     fn perform(&mut self, effects: Vec<Effect>, arriving: Option<(ChunkId, bool)>) {
         for effect in effects {
             match effect {
-                Effect::Send(peer, bytes) => self.on_message(peer, &bytes),
+                Effect::Send(peer, bytes) | Effect::Answer(peer, bytes) => {
+                    self.on_message(peer, &bytes)
+                }
                 Effect::SendChunk { to, id, name } => self.on_send_chunk(to, id, name),
                 Effect::SendManifest { peer, height, first, known } => {
                     assert!(self.links.contains_key(&peer), "{peer:?} is not linked");

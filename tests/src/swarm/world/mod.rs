@@ -235,21 +235,23 @@ impl World {
             Happening::Sent(place) => self.on_sent(place),
             Happening::Arrives { from, to, link, content } => {
                 if self.nodes[to].links[from] == Some(link) {
+                    let from = PeerId(from as u64);
+                    let expected = |world: &Self, id| {
+                        world.machine(to).and_then(|sync| sync.expected(from, id))
+                    };
                     let input = match content {
-                        Content::Message(bytes) => Input::Message(PeerId(from as u64), bytes),
+                        Content::Message(bytes) => Input::Message(from, bytes),
                         Content::Part(id, part) => {
-                            let expected = self.machine(to).and_then(|sync| sync.expected(id));
                             let is_valid =
-                                expected.is_some_and(|expected| expected.verify(id, &part));
+                                expected(self, id).is_some_and(|it| it.verify(id, &part));
                             let bytes = part.len() as u64;
                             self.nodes[to].received_bytes += bytes;
-                            Input::Chunk { from: PeerId(from as u64), id, is_valid, bytes }
+                            Input::Chunk { from, id, is_valid, bytes }
                         }
                         Content::Chunk(id, hash, bytes) => {
                             self.nodes[to].received_bytes += bytes;
-                            let expected = self.machine(to).and_then(|sync| sync.expected(id));
-                            let is_valid = expected == Some(Expected::Hash(hash));
-                            Input::Chunk { from: PeerId(from as u64), id, is_valid, bytes }
+                            let is_valid = expected(self, id) == Some(Expected::Hash(hash));
+                            Input::Chunk { from, id, is_valid, bytes }
                         }
                     };
                     self.give(to, input);

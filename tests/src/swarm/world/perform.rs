@@ -19,7 +19,9 @@ impl World {
 
     fn perform_one(&mut self, place: usize, effect: Effect) {
         match effect {
-            Effect::Send(peer, bytes) => self.send_message(place, peer, bytes),
+            Effect::Send(peer, bytes) | Effect::Answer(peer, bytes) => {
+                self.send_message(place, peer, bytes);
+            }
             Effect::SendChunk { to, id, name } => self.send_chunk(place, to, id, name),
             Effect::SendManifest { peer, height, first, known } => {
                 let stored = self.made.descriptors(self.nodes[place].applied).into_iter();

@@ -1,5 +1,6 @@
 //! Tests of one machine that joins with a snapshot, or offers one.
 
+mod hostile;
 mod newcomer;
 mod serving;
 

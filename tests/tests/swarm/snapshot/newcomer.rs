@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ledger::codec;
-use ledger::hash::{BlockHash, SnapshotId};
+use ledger::hash::{BlockHash, Hash, SnapshotId};
 use ledger::snapshot::{FRONTIER_PAGE_SUBTREES, Frontier};
 use ledger::units::{Height, SegmentIndex};
 use protocol::message::CertifiedHeader;
@@ -56,6 +56,10 @@ pub(super) enum Conduct {
     Pruned,
     /// Proves a false block inside a segment.
     FalseProof,
+    /// Answers no request for the proof of a block.
+    Unproving,
+    /// Announces another snapshot when it is asked for the frontier of one.
+    Changes,
 }
 
 /// A peer of the newcomer.
@@ -65,6 +69,9 @@ pub(super) struct Peer {
     pub(super) offers: Vec<SnapshotOffer>,
     /// How it changes the first page of a frontier.
     pub(super) changes: Option<fn(&mut FrontierPage)>,
+    /// Time between two chunks of a snapshot. Without one it sends all at once.
+    pub(super) every: Option<Duration>,
+    sends_at: Duration,
     wants: BTreeSet<ChunkId>,
     allowed: u64,
     given: u64,
@@ -89,6 +96,8 @@ pub(super) struct Newcomer {
     pub(super) failed: Option<JoinFailure>,
     /// Heads of segments that it asked for.
     pub(super) heads: BTreeSet<u64>,
+    /// The chunks that were stored, in order.
+    pub(super) stored: Vec<ChunkId>,
     /// Chunks that the disk refuses.
     pub(super) refused: u32,
     /// Chunks that are damaged when they are loaded for the first time.
@@ -97,6 +106,13 @@ pub(super) struct Newcomer {
 
 fn say(message: &SyncMessage) -> Vec<u8> {
     codec::encode(message)
+}
+
+/// Announces a snapshot that is not there, of the highest block that may have one.
+pub(super) fn false_name(number: u64) -> SyncMessage {
+    let mut id = [0xee; 32];
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    SyncMessage::Snapshots(vec![(Height(400), SnapshotId(Hash(id)))])
 }
 
 /// The holdings of a peer: the segments before this one.
@@ -132,6 +148,7 @@ impl Newcomer {
             loaded: None,
             failed: None,
             heads: BTreeSet::new(),
+            stored: Vec::new(),
             refused: 0,
             damaged: Vec::new(),
         }
@@ -156,6 +173,12 @@ impl Newcomer {
             // Of use only if the newcomer has opened the collection.
             self.hear(id, &SyncMessage::Holdings(number, holdings(id, segments)));
         }
+    }
+
+    /// A chunk of a snapshot that is wanted from a peer.
+    pub(super) fn wanted(&self, peer: u64) -> Option<ChunkId> {
+        let mut wants = self.peers[&PeerId(peer)].wants.iter();
+        wants.find(|id| id.segment.collection != HISTORY).copied()
     }
 
     pub(super) fn certify(&mut self) {
@@ -192,8 +215,8 @@ impl Newcomer {
     /// A peer sends chunks that are wanted from it.
     fn send_chunks(&mut self, from: PeerId) {
         for _ in 0..64 {
-            let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.given < peer.allowed)
-            else {
+            let may = |peer: &&mut Peer| peer.given < peer.allowed && peer.sends_at <= self.now;
+            let Some(peer) = self.peers.get_mut(&from).filter(may) else {
                 return;
             };
             let is_wanted = |id: &&ChunkId| id.segment.collection != HISTORY;
@@ -216,7 +239,8 @@ impl Newcomer {
                 bytes[20] ^= 1;
             }
             peer.given += 1;
-            let expected = self.sync.expected(id);
+            peer.sends_at = peer.every.map_or(self.now, |every| self.now + every);
+            let expected = self.sync.expected(from, id);
             let is_valid = expected.is_some_and(|expected| expected.verify(id, &bytes));
             let length = bytes.len() as u64;
             let input = Input::Chunk { from, id, is_valid, bytes: length };
@@ -239,7 +263,7 @@ impl Newcomer {
 
     fn perform(&mut self, effect: Effect, bytes: &[u8]) -> Option<Input> {
         match effect {
-            Effect::Send(peer, message) => {
+            Effect::Send(peer, message) | Effect::Answer(peer, message) => {
                 let answer = self.answer(peer, &SyncMessage::decode(&message).unwrap());
                 return answer.map(|answer| Input::Message(peer, say(&answer)));
             }
@@ -264,6 +288,7 @@ impl Newcomer {
                 let (_, chunks) = self.files.get_mut(&snapshot).unwrap();
                 let before = chunks.insert(snapshot_chunk(id), bytes.to_vec());
                 assert!(before.is_none(), "{id:?} is stored once");
+                self.stored.push(id);
             }
             Effect::LoadSnapshot { id, descriptors } => {
                 return Some(self.load(id, descriptors.len()));
@@ -319,6 +344,9 @@ impl Newcomer {
             }
             SyncMessage::GetFrontier(id, page) => {
                 peer.asked.push(*id);
+                if peer.conduct == Conduct::Changes {
+                    return Some(false_name(peer.asked.len() as u64));
+                }
                 let offer = peer.offers.iter().find(|offer| offer.id == *id);
                 let page_of = |offer: &SnapshotOffer| {
                     let first = *page as usize * FRONTIER_PAGE_SUBTREES;
@@ -333,6 +361,7 @@ impl Newcomer {
                 let is_silent = peer.conduct == Conduct::Silent;
                 (!is_silent).then_some(SyncMessage::Frontier(*id, *page, answer))
             }
+            SyncMessage::GetBlockProof(_) if peer.conduct == Conduct::Unproving => None,
             SyncMessage::GetBlockProof(height) => {
                 let other = if peer.conduct == Conduct::FalseProof { 1 } else { 0 };
                 let proof = made().block_proof(Height(height.0 + other));

@@ -40,9 +40,11 @@ fn machine() -> Swarm {
 fn give(sync: &mut Swarm, input: Input) -> (Vec<SyncMessage>, Vec<Effect>) {
     let effects = sync.handle(Duration::ZERO, input);
     let (said, rest): (Vec<Effect>, Vec<Effect>) =
-        effects.into_iter().partition(|effect| matches!(effect, Effect::Send(..)));
+        effects.into_iter().partition(|it| matches!(it, Effect::Send(..) | Effect::Answer(..)));
     let said = said.into_iter().map(|effect| match effect {
-        Effect::Send(PEER, bytes) => SyncMessage::decode(&bytes).unwrap(),
+        Effect::Send(PEER, bytes) | Effect::Answer(PEER, bytes) => {
+            SyncMessage::decode(&bytes).unwrap()
+        }
         other => panic!("{other:?}"),
     });
     (said.collect(), rest)
@@ -129,7 +131,7 @@ fn frontiers_and_proofs_are_answered_so_often() {
     give(&mut sync, Input::Opened(PEER));
     let (_, rest) = hear(&mut sync, &SyncMessage::GetBlockProof(Height(7)));
     assert!(matches!(rest[..], [Effect::SendBlockProof(PEER, Height(7))]), "{rest:?}");
-    for _ in 0..10 {
+    for _ in 0..100 {
         hear(&mut sync, &SyncMessage::GetBlockProof(Height(7)));
     }
     let (said, rest) = hear(&mut sync, &SyncMessage::GetBlockProof(Height(7)));
