@@ -235,7 +235,7 @@ fn open_backfill(
     if keeps_all {
         start_audit(tasks, home, view, &placed, executed, stop)?;
     } else {
-        archive::drop_parts(&view.store, &view.tip.borrow())?;
+        archive::drop_parts(&view.store, &view.tip.borrow());
     }
     let rules = view.chain.history_rules();
     Ok(Backfill::open(home.backfill_path(), rules, placed, keeps_all)?)
