@@ -11,25 +11,36 @@ use std::path::Path;
 /// # Errors
 /// Those of the operating system.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
     let mut temporary = name.to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = folder.join(temporary);
+    let temporary = folder(path).join(temporary);
     let written = (|| {
         let mut file = create_new(&temporary, mode)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        rename(&temporary, path)
     })();
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    written?;
-    sync_dir(folder)
+    written
+}
+
+/// Gives a file, whose bytes are durable, another name in the same folder, durably.
+///
+/// # Errors
+/// Those of the operating system. The file may then have either name.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_dir(folder(to))
+}
+
+/// The folder that a path is in.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes a directory and its missing parents, for the owner alone. An existing directory is left as
@@ -148,12 +159,21 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
 
 #[cfg(unix)]
 fn sync_dir(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    SYNCED.with_borrow_mut(|synced| synced.push(path.to_owned()));
     File::open(path)?.sync_all()
 }
 
 #[cfg(not(unix))]
 fn sync_dir(_path: &Path) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The folders whose names this thread has made durable.
+    pub(crate) static SYNCED: std::cell::RefCell<Vec<std::path::PathBuf>> =
+        const { std::cell::RefCell::new(Vec::new()) };
 }
 
 #[cfg(test)]

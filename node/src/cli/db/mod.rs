@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use super::HomeArg;
 use super::archive::{Contents, Writer};
-use crate::files::copy_dir;
+use crate::files::{copy_dir, rename};
 use crate::home::{Home, HomeLock, ReadLock};
 use crate::output::{OutputError, print, print_json};
 use crate::screen::{draw_target, say};
@@ -335,7 +335,8 @@ fn export(held: &Held, target: Target, range: Range, json: bool) -> anyhow::Resu
     Ok(print(&text)?)
 }
 
-/// Writes an archive to a new file, which gets its name only once it is complete.
+/// Writes an archive to a new file, which gets its name only once it is complete. It is durable
+/// when this returns.
 fn write_file(
     held: &Held,
     store: &Store,
@@ -348,7 +349,7 @@ fn write_file(
     let written =
         write_archive(held, store, range, File::create(&partial)?).and_then(|(file, bytes)| {
             file.sync_all()?;
-            fs::rename(&partial, to)?;
+            rename(&partial, to)?;
             Ok(bytes)
         });
     written.inspect_err(|_| {

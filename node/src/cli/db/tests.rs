@@ -128,6 +128,18 @@ fn a_chain_moves_by_file_and_an_import_resumes() {
     assert!(!path("all.partial").exists());
 }
 
+/// The file has its name for good before the export says so.
+#[cfg(unix)]
+#[test]
+fn the_name_of_an_export_is_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = new_home(&folder.path().join("from"), &genesis(1));
+    grow(&from, 1);
+    crate::files::SYNCED.take();
+    export_to(&from, &folder.path().join("all")).unwrap();
+    assert_eq!(crate::files::SYNCED.take(), [folder.path()]);
+}
+
 #[test]
 fn a_chain_moves_by_a_pipe_that_is_read_once() {
     let folder = tempfile::tempdir().unwrap();
