@@ -116,7 +116,8 @@ impl Store {
             });
             let ends: Vec<_> = ends.collect();
             self.write(|writer| {
-                if writer.slots.height < last {
+                // The end of the last segment is not stored if its block is damaged.
+                if writer.slots.height <= last {
                     self.checkpoint(writer)?;
                 }
                 self.set_gaps(gaps, era, &ends)

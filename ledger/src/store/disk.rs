@@ -42,6 +42,9 @@ pub(super) struct Disk {
     path: PathBuf,
     #[cfg(test)]
     refused: std::sync::atomic::AtomicBool,
+    /// Something was applied since the last sync.
+    #[cfg(test)]
+    unsynced: std::sync::atomic::AtomicBool,
 }
 
 /// Writes that become visible together, and durable together or not at all.
@@ -115,6 +118,8 @@ impl Disk {
             path,
             #[cfg(test)]
             refused: false.into(),
+            #[cfg(test)]
+            unsynced: false.into(),
         })
     }
 
@@ -204,6 +209,8 @@ impl Disk {
 
     /// Makes a batch visible to `get` and `scan`. The batch is not durable before `sync`.
     pub(super) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        #[cfg(test)]
+        self.check_order(&batch);
         caught(&self.path, || self.db.apply_batch(batch.writes))?;
         let mut keys = batch.uses.iter().flat_map(|(key, times)| std::iter::repeat_n(key, *times));
         caught(&self.path, || keys.try_for_each(|key| self.db.contains_key(key).map(drop)))
@@ -216,7 +223,19 @@ impl Disk {
             return Err(StoreError::io(&self.path, std::io::ErrorKind::StorageFull.into()));
         }
         caught(&self.path, || self.db.flush())?;
-        self.file.sync_data().map_err(|error| StoreError::io(&self.path, error))
+        self.file.sync_data().map_err(|error| StoreError::io(&self.path, error))?;
+        #[cfg(test)]
+        self.unsynced.store(false, std::sync::atomic::Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Between two syncs the disk may write in any order. So the pages of a checkpoint must be
+    /// durable before the marker that names them is applied.
+    #[cfg(test)]
+    fn check_order(&self, batch: &Batch) {
+        let has_marker = batch.uses.iter().any(|(key, _)| *key == Key::Marker.bytes());
+        let is_unsynced = self.unsynced.swap(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(!has_marker || !is_unsynced, "a marker may be durable before its pages");
     }
 
     /// Starts a write of any size, which is applied in many batches. A crash may leave a part of
@@ -291,7 +310,12 @@ pub(super) fn blobs(directory: &Path) -> Result<usize, StoreError> {
 /// nothing is done: the file system is trusted to journal names itself.
 pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     #[cfg(test)]
-    SYNCED.with_borrow_mut(|synced| synced.push(directory.to_owned()));
+    {
+        if NAMES_REFUSED.get() {
+            return Err(StoreError::io(directory, std::io::ErrorKind::StorageFull.into()));
+        }
+        SYNCED.with_borrow_mut(|synced| synced.push(directory.to_owned()));
+    }
     if cfg!(unix) {
         let synced = File::open(directory).and_then(|handle| handle.sync_all());
         synced.map_err(|error| StoreError::io(directory, error))?;
@@ -304,6 +328,14 @@ thread_local! {
     /// The directories whose names this thread has made durable.
     pub(super) static SYNCED: std::cell::RefCell<Vec<PathBuf>> =
         const { std::cell::RefCell::new(Vec::new()) };
+    /// Whether `sync_directory` fails on this thread.
+    static NAMES_REFUSED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Makes each `sync_directory` of this thread fail, or succeed again.
+#[cfg(test)]
+pub(super) fn refuse_names(refuse: bool) {
+    NAMES_REFUSED.set(refuse);
 }
 
 /// Runs a call into sled. Returns a panic as `StoreError::Corrupt`, since sled panics at unexpected

@@ -209,9 +209,11 @@ pub(super) fn put_end(batch: &mut Batch, segment: u64, header: &Header, certific
 }
 
 /// Removes the files of segments that are not kept, and the filters of their eras. A kill may have
-/// left them.
-pub(super) fn remove_leftovers(history: &Path, gaps: &Gaps) -> Result<(), StoreError> {
-    gaps.0.keys().try_for_each(|era| remove_gap(history, gaps, *era))
+/// left them. Nothing believes them, so what cannot be removed stays until the next start.
+pub(super) fn remove_leftovers(history: &Path, gaps: &Gaps) {
+    for era in gaps.0.keys() {
+        let _ = remove_gap(history, gaps, *era);
+    }
 }
 
 /// Removes the files of segments of an era that are not kept, its filter, and its folder if nothing

@@ -99,7 +99,6 @@ impl Store {
         let files = Files::of(directory);
         let (tip, certificate) = read_tip(&disk, chain.id())?;
         let mut segments = read_sealed(&disk, &tip)?;
-        kept::remove_leftovers(&files.history, &segments.gaps)?;
         segments.open = read_open(&disk, &files, chain.id(), &tip, segments.open_first())?;
         let joined = disk.value(Key::Joined)?;
         let witness = check_witness(directory, &files, &segments, &tip)?;
@@ -123,6 +122,9 @@ impl Store {
             let reason = format!("leads to {found}, expected {tip}");
             return Err(StoreError::corrupt("chain of blocks", reason));
         }
+
+        // Only now is the database known to be undamaged.
+        kept::remove_leftovers(&files.history, &segments.gaps);
 
         let writer = Writer {
             tip,

@@ -70,15 +70,15 @@ struct Place {
 
 impl Staging {
     /// Opens the directory, or creates it. Returns its segments in order of index. Reads no chunk.
-    /// Removes files that cannot be used: a head that is damaged, breaks these rules or has no
-    /// data, data without a usable head or of a wrong length, and files that were only half
-    /// written.
+    /// Removes files that cannot be used: a head that cannot be read, is damaged, breaks these rules
+    /// or has no data, data without a usable head or of a wrong length, and files that were only
+    /// half written.
     ///
     /// Heads are as they were given to [`Self::begin`]. The caller decides whether the chain still
     /// needs them.
     ///
     /// # Errors
-    /// `StoreError::Io`.
+    /// `StoreError::Io` if the directory cannot be created or read.
     pub fn open(directory: &Path, rules: HistoryRules) -> Result<(Self, Vec<Found>), StoreError> {
         let io = |error| StoreError::io(directory, error);
         fs::create_dir_all(directory).map_err(io)?;
@@ -89,7 +89,7 @@ impl Staging {
             names.extend(entry.map_err(io)?.file_name().into_string());
         }
         for index in names.iter().filter_map(|name| index_of(name, ".head")) {
-            if let Some(segment) = staging.find(index)? {
+            if let Ok(Some(segment)) = staging.find(index) {
                 staging.segments.insert(index, segment);
             }
         }
@@ -97,7 +97,8 @@ impl Staging {
             let index = index_of(name, ".head").or_else(|| index_of(name, ".data"));
             let is_lost = index.is_some_and(|index| !staging.segments.contains_key(&index));
             if is_lost || name.ends_with(".new") {
-                remove_file(&directory.join(name))?;
+                // What stays is in the way of this segment alone.
+                let _ = remove_file(&directory.join(name));
             }
         }
         let found = |segment: &Segment| {

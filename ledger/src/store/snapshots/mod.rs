@@ -76,22 +76,29 @@ impl Snapshots {
     /// files that were not finished.
     ///
     /// Also returns what is wrong with other snapshot files: they are damaged, of another chain or
-    /// of another format. These files stay, and are not listed.
+    /// of another format, or the system refuses to read or to remove them. These files stay, and
+    /// are not listed.
     ///
     /// # Errors
-    /// `StoreError::Io`.
+    /// `StoreError::Io` if the directory cannot be read.
     pub fn open(directory: &Path, chain: &Arc<Chain>) -> Result<(Self, Vec<Problem>), StoreError> {
         let mut kept = Vec::new();
         let mut problems = Vec::new();
         for name in names_in(directory)? {
-            if Name::is_unfinished(&name) {
-                remove_file(&directory.join(name))?;
-                continue;
-            }
-            let Some(name) = Name::parse(&name) else { continue };
-            match file::open(&name.path(directory), &name, chain) {
-                Ok(file) => kept.push(Kept { file, asked: None }),
+            let opened = match Name::parse(&name) {
+                Some(name) => file::open(&name.path(directory), &name, chain).map(Some),
+                None if Name::is_unfinished(&name) => {
+                    remove_file(&directory.join(name)).map(|()| None)
+                }
+                None => Ok(None),
+            };
+            match opened {
+                Ok(file) => kept.extend(file.map(|file| Kept { file, asked: None })),
                 Err(StoreError::Corrupt { what, reason }) => {
+                    problems.push(Problem { what, reason });
+                }
+                Err(StoreError::Io { path, source }) => {
+                    let (what, reason) = (path.display().to_string(), source.to_string());
                     problems.push(Problem { what, reason });
                 }
                 Err(error) => return Err(error),

@@ -21,7 +21,7 @@ const SYNC_BYTES: u64 = 4 << 20;
 pub struct SnapshotWriter {
     snapshots: Snapshots,
     written: SnapshotFile,
-    file: File,
+    pub(in crate::store) file: File,
     path: PathBuf,
     marks: Vec<Mark>,
     /// Bytes written since the last sync.
@@ -107,11 +107,12 @@ impl Snapshots {
             file: file.map_err(io)?,
             path: path.clone(),
             marks: vec![Mark::Missing; chunks],
-            unsynced: start,
+            unsynced: 0,
         };
         write_at(&mut writer.file, 0, &head).map_err(io)?;
         let length = start.saturating_add(writer.written.info.frontier.chunks_bytes());
-        writer.file.set_len(length).map_err(io)?;
+        // The head is durable from here on, so that only chunks can be lost by a failed sync.
+        writer.file.set_len(length).and_then(|()| writer.file.sync_data()).map_err(io)?;
         Ok(writer)
     }
 }
@@ -143,7 +144,8 @@ impl SnapshotWriter {
     /// Writes a chunk. Writing it a second time does no harm.
     ///
     /// # Errors
-    /// `StoreError::Io`, as when the disk is full. The chunk then counts as missing.
+    /// `StoreError::Io`, as when the disk is full. The chunk then counts as missing, and so do all
+    /// others if the file could not be synced.
     ///
     /// # Panics
     /// If there is no such chunk, or it has another length. The caller has verified the bytes.
@@ -159,7 +161,10 @@ impl SnapshotWriter {
             .map_err(io)?;
         self.unsynced = self.unsynced.saturating_add(bytes.len() as u64);
         if self.unsynced >= SYNC_BYTES {
-            self.file.sync_data().map_err(io)?;
+            let synced = self.file.sync_data().map_err(io);
+            // The system reports a failed sync once, and may then read back bytes that the disk
+            // does not have.
+            synced.inspect_err(|_| self.marks.fill(Mark::Missing))?;
             self.unsynced = 0;
         }
         self.set_mark(chunk, Mark::Written);
@@ -211,7 +216,10 @@ impl SnapshotWriter {
         }
         let path = name.path(directory);
         fs::rename(&self.path, &path).map_err(|error| StoreError::io(&path, error))?;
-        disk::sync_directory(directory)?;
+        disk::sync_directory(directory).inspect_err(|_| {
+            // What cannot be removed is found by the next start, as a whole snapshot.
+            let _ = remove_file(&path);
+        })?;
         let mut kept = self.snapshots.kept();
         kept.retain(|kept| kept.file.info.id != self.written.info.id);
         kept.push(Kept { file: self.written.clone(), asked: None });

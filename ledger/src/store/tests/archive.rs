@@ -292,6 +292,23 @@ fn an_era_with_damage_can_be_dropped() {
     check_without(&store, &maker, &blocks, &era(0).collect());
 }
 
+/// The checkpoint is at the last block of the era, and this block is damaged.
+#[test]
+fn an_era_whose_last_block_is_damaged_can_be_dropped() {
+    let (maker, blocks) = chain(49, 0);
+    let (place, opened) = created(&maker);
+    let store = opened.store;
+    store.commit(&blocks[..48]).unwrap();
+    store.write(|writer| store.checkpoint(writer)).unwrap();
+    store.commit(&blocks[48..]).unwrap();
+    let path = Name::Blocks(15).path(&place.path.join("history"));
+    fs::write(path, b"").unwrap();
+    store.drop_era(0).unwrap();
+    let store = reopened(&place, store, &maker);
+    assert_eq!(store.tip().0, Height(49));
+    assert_eq!(store.header(Height(48)).unwrap(), Kept::NotKept);
+}
+
 /// The process is killed after the database says that an era is dropped and before all of its files
 /// are removed, or while the database is written. What is left is removed when the store is opened.
 #[test]

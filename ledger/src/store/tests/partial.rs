@@ -6,6 +6,7 @@ use super::crash::{files, inside_a_namespace, leave_room, torn};
 use super::*;
 use crate::history::SegmentDescriptor;
 use crate::state::State;
+use crate::store::pages::Name;
 
 /// A chain whose segments have three blocks, with this many blocks.
 pub(super) fn chain(length: usize, accounts: u64) -> (Maker, Vec<Committed>) {
@@ -253,7 +254,19 @@ fn the_folders_of_the_first_files_after_a_snapshot_are_durable() {
     }
 }
 
-/// Files of segments that are not kept are not believed, and the next start removes them.
+/// Writes the files of the whole history of these blocks into a folder.
+fn write_history(history: &Path, maker: &Maker, blocks: &[Committed]) {
+    let (full, opened) = created(maker);
+    opened.store.commit(blocks).unwrap();
+    for (path, bytes) in files(&full.path.join("history")) {
+        let to = history.join(path.strip_prefix(full.path.join("history")).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::write(to, bytes).unwrap();
+    }
+}
+
+/// Files of segments that are not kept are not believed, and the next start removes them. If it
+/// cannot remove one, it is a start nevertheless.
 #[test]
 fn leftovers_of_segments_that_are_not_kept_are_removed() {
     let (maker, blocks) = chain(66, 0);
@@ -261,16 +274,36 @@ fn leftovers_of_segments_that_are_not_kept_are_removed() {
     drop(store);
     let history = place.path.join("history");
     let before = files(&history);
-    let (full, opened) = created(&maker);
-    opened.store.commit(&blocks).unwrap();
-    for (path, bytes) in files(&full.path.join("history")) {
-        let to = history.join(path.strip_prefix(full.path.join("history")).unwrap());
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::write(to, bytes).unwrap();
-    }
+    write_history(&history, &maker, &blocks);
     assert!(files(&history).len() > before.len() + 32);
     let opened = Store::open(&place.path, &maker.chain).unwrap();
     assert_eq!(files(&history), before);
     assert!(!history.join("0").exists());
     check_partial(&opened.store, &maker.chain, &blocks, |height| height > Height(60));
+    drop(opened);
+    // A folder cannot be removed as a file.
+    fs::create_dir_all(Name::Blocks(3).path(&history).join("folder")).unwrap();
+    let opened = Store::open(&place.path, &maker.chain).unwrap();
+    check_partial(&opened.store, &maker.chain, &blocks, |height| height > Height(60));
+}
+
+/// A database that lost its newest writes says that segments are not kept that were. Nothing is
+/// removed on the word of a database that is damaged.
+#[test]
+fn a_database_that_is_older_than_its_witness_has_nothing_removed() {
+    let (maker, blocks) = chain(66, 0);
+    let (place, store) = adopted(&maker, &blocks[..63], 60);
+    drop(store);
+    let damaged = crashed(&place.path);
+    let opened = Store::open(&place.path, &maker.chain).unwrap();
+    opened.store.commit(&blocks[63..]).unwrap();
+    drop(opened);
+    fs::copy(place.path.join("durable"), damaged.path.join("durable")).unwrap();
+    let history = damaged.path.join("history");
+    write_history(&history, &maker, &blocks);
+    let names = || Vec::from_iter(files(&history).into_keys());
+    let before = names();
+    let error = Store::open(&damaged.path, &maker.chain).map(drop).unwrap_err();
+    assert!(error.to_string().contains("the database is damaged"), "{error}");
+    assert_eq!(names(), before);
 }

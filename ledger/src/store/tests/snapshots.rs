@@ -353,6 +353,68 @@ fn a_snapshot_is_read_back_before_it_counts() {
     assert!(matches!(writer.finish(), Err(StoreError::Corrupt { .. })), "the head too");
 }
 
+/// The system reports a failed sync once, and may have lost anything written since the sync before.
+#[test]
+#[cfg(target_os = "linux")]
+fn after_a_failed_sync_all_chunks_are_written_again() {
+    let fixture = fixture(700, 1);
+    let one = &fixture.made[0];
+    let snapshots = fixture.open();
+    let mut writer = one.begin(&snapshots).unwrap();
+    for (index, bytes) in (0..).zip(&one.chunks) {
+        writer.write(index, bytes).unwrap();
+    }
+    assert!(writer.missing().is_empty());
+    // This device takes any bytes, and refuses to sync.
+    let refuses = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+    let file = std::mem::replace(&mut writer.file, refuses);
+    let error = (0..10_000).find_map(|_| writer.write(0, &one.chunks[0]).err());
+    assert!(matches!(error, Some(StoreError::Io { .. })), "{error:?}");
+    writer.file = file;
+    assert_eq!(writer.missing(), Vec::from_iter(0..one.frontier.chunk_count()));
+    for (index, bytes) in (0..).zip(&one.chunks) {
+        writer.write(index, bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    one.check(&snapshots);
+}
+
+/// A snapshot whose name the disk does not make durable does not stay as a file that is not listed.
+#[test]
+fn a_snapshot_whose_name_is_refused_leaves_no_file() {
+    let fixture = fixture(700, 1);
+    let one = &fixture.made[0];
+    let snapshots = fixture.open();
+    one.write(&snapshots).unwrap();
+    snapshots.remove(&one.id()).unwrap();
+    disk::refuse_names(true);
+    let refused = one.write(&snapshots);
+    disk::refuse_names(false);
+    assert!(matches!(refused, Err(StoreError::Io { .. })), "{refused:?}");
+    assert_eq!((snapshots.list(), files(&fixture.directory()).len()), (vec![], 0));
+    one.write(&snapshots).unwrap();
+    one.check(&snapshots);
+}
+
+/// A file that cannot be read, and one that cannot be removed, do not hide the others.
+#[test]
+fn a_file_that_the_disk_refuses_is_a_problem_of_its_own() {
+    let fixture = fixture(700, 2);
+    let [one, other] = &fixture.made[..] else { unreachable!() };
+    one.write(&fixture.open()).unwrap();
+    let name = format!("{}-{}.snapshot", other.header.height, other.id());
+    for refused in [name.clone(), format!("{name}.part")] {
+        // A folder can neither be read nor be removed as a file.
+        let path = fixture.directory().join(&refused);
+        fs::create_dir(&path).unwrap();
+        let (snapshots, problems) = Snapshots::open(&fixture.directory(), &fixture.chain).unwrap();
+        assert_eq!(problems.len(), 1, "{refused}: {problems:?}");
+        assert!(problems[0].what.contains(&refused), "{problems:?}");
+        one.check(&snapshots);
+        fs::remove_dir(path).unwrap();
+    }
+}
+
 #[test]
 fn old_snapshots_go_unless_they_are_in_use() {
     let fixture = fixture(0, 6);

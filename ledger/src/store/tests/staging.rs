@@ -269,3 +269,19 @@ fn a_disk_that_refuses_is_an_error() {
     is_io(staging.begin(&segments(3)[2].0));
     assert_eq!(staging.read(1, 1).unwrap(), None, "a chunk whose write failed is missing");
 }
+
+/// A file that cannot be read, and one that cannot be removed, cost only their segment.
+#[test]
+fn files_that_the_disk_refuses_do_not_hide_the_others() {
+    for refused in ["1.head", "1.data", "9.head", "9.data", "manifest.new"] {
+        let (directory, all) = staged();
+        // A folder can neither be read nor be removed as a file.
+        let path = directory.path().join(refused);
+        let _ = fs::remove_file(&path);
+        fs::create_dir(&path).unwrap();
+        let (mut staging, found) = open(directory.path());
+        let whole = if refused.starts_with('1') { 1 } else { 2 };
+        assert_eq!(found.len(), whole, "{refused}");
+        assert_eq!(staging.read(0, 2).unwrap().as_deref(), Some(part(&all[0].1, 2)), "{refused}");
+    }
+}
