@@ -1,54 +1,41 @@
 //! How nodes with budgets share history: how many copies there are of each era, how evenly the
-//! nodes are used, and how soon others make up for two that are gone. No validator runs, so the
-//! chain stands still.
+//! nodes are used, and how soon others make up for two that are gone.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use ledger::api::{HistoryPhase, Status};
-use ledger::chain::Chain;
-use ledger::store::Store;
-use node::config::P2pAddress;
+use anyhow::Context;
 use serde::Serialize;
 
 use super::chain::{MadeChain, Recipe};
 use super::fairness::jain;
 use super::folder::{folder, in_folder, take_turn};
-use super::nodes::{Node, Place, Programs, Role};
+use super::nodes::{Place, Programs, Role};
 use super::options::Archive;
-use super::topology::Topology;
+use super::sharing::{PATIENCE, Sharing, TICK};
 use super::{Unfit, print_line, say, stop};
-use crate::story::Rpc;
 
 /// Copies of an era that a network needs.
 const COPIES: u64 = protocol::archive::COPIES as u64;
 /// Nodes that are killed at once.
-const KILLED: usize = 2;
+const KILLED: u16 = 2;
 /// For how long a node counts after its connection ended.
 const GONE_COUNTS: Duration = Duration::from_secs(10);
-/// Interval between two looks at all nodes.
-const TICK: Duration = Duration::from_millis(250);
-/// Looks between two lines on stderr.
-const SAY_TICKS: u32 = 40;
-/// How long each step may take.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// The nodes are done with dropping and fetching once nothing has changed for so long. Nodes try
+/// The nodes are done with dropping and fetching once nothing has changed for so long. They try
 /// again after at most 30 s what was in vain.
 const STILL: Duration = Duration::from_secs(35);
 
 /// The result. Scripts read the names of its fields.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// The fewest copies of any era on running nodes, at any look, besides the time from the end of
+    /// The fewest copies of any era on running nodes at any look, but for the time from the end of
     /// the two nodes until the others have made up for them.
     copies_min: u64,
     /// The median of all eras, once the nodes have dropped what exceeds their budgets. Of an even
     /// number, it is the lower of the two middle ones.
     copies_median: u64,
-    /// Jain's index of the bytes of history on the disk of each node, in proportion to its budget,
-    /// at the same time.
+    /// Jain's index of the bytes of eras on the disk of each node, in proportion to its budget, at
+    /// the same time.
     jain_kept: f64,
     /// Whether a node that began with nothing has replayed all of history, with two nodes gone.
     newcomer_ok: bool,
@@ -71,13 +58,9 @@ pub(super) fn execute(options: &Archive) -> anyhow::Result<()> {
     let folder = folder(&programs.bench)?;
     let turn = take_turn(&folder)?;
     let chain = MadeChain::obtain(&folder, &Recipe::of_eras(options.eras))?;
-    let sizes = Sizes::of(&chain, options.eras)?;
     drop(turn);
     let report = in_folder(&folder, options.common.keep, |home| {
-        let turn = take_turn(&folder)?;
-        let session = Session::new(options, &chain, sizes, &programs, home)?;
-        drop(turn);
-        session.run()
+        run(options, &chain, &programs, &folder, home)
     })?;
     if options.common.json {
         return print_line(&report);
@@ -89,274 +72,161 @@ pub(super) fn execute(options: &Archive) -> anyhow::Result<()> {
 /// Whether the nodes that are left can keep enough copies within their budgets.
 fn can_hold(options: &Archive) -> bool {
     let each = (f64::from(options.eras) * options.keep_share) as u64;
-    let left = u64::from(options.nodes).saturating_sub(KILLED as u64);
+    let left = u64::from(options.nodes.saturating_sub(KILLED));
     left * each >= COPIES * u64::from(options.eras)
 }
 
-/// Bytes of the files of history.
-#[derive(Clone, Copy, Debug)]
-struct Sizes {
-    /// Those of whole eras.
-    eras: u64,
-    /// Those of the segments after them, which every node keeps.
-    rest: u64,
-}
-
-impl Sizes {
-    fn of(chain: &MadeChain, eras: u16) -> anyhow::Result<Self> {
-        let db = chain.directory.join("db");
-        let store = Store::open(&db, &Chain::new(chain.genesis.clone()))?.store;
-        let each = (0..u64::from(eras)).map(|era| store.era_bytes(era));
-        let whole = each.sum::<Result<u64, _>>()?;
-        Ok(Self { eras: whole, rest: bytes_below(&db.join("history"))? - whole })
+fn run(
+    options: &Archive,
+    chain: &MadeChain,
+    programs: &Programs,
+    chains: &Path,
+    home: &Path,
+) -> anyhow::Result<Report> {
+    let eras = options.eras;
+    let archives = (1..=options.nodes).map(|number| (format!("node{number}"), Role::Seed));
+    let named = archives.chain([("newcomer".to_owned(), Role::Leecher)]);
+    let places: Vec<Place> =
+        named.map(|(name, role)| Place::new(name, role)).collect::<Result<_, _>>()?;
+    let turn = take_turn(chains)?;
+    let mut network = Sharing::new(&places, (chain, eras), &options.common, programs, home)?;
+    drop(turn);
+    for node in &mut network.nodes {
+        node.options.insert("--gone-counts", GONE_COUNTS.as_secs().to_string());
     }
-}
+    let newcomer = network.nodes.pop().context("the newcomer has a place")?;
+    network.start()?;
 
-/// Lengths of all files below a folder. A file may go meanwhile.
-fn bytes_below(folder: &Path) -> anyhow::Result<u64> {
-    let mut sum = 0;
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        sum += match entry.file_type() {
-            Ok(kind) if kind.is_dir() => bytes_below(&entry.path())?,
-            _ => entry.metadata().map_or(0, |metadata| metadata.len()),
-        };
-    }
-    Ok(sum)
-}
-
-/// What all running nodes said in one look, those that answered.
-struct Look {
-    at: Instant,
-    /// For each node the eras that it has. `None` if it did not answer.
-    eras: Vec<Option<Vec<[u64; 2]>>>,
-    is_fetching: bool,
-    /// Connected peers of the node with the fewest.
-    peers: u32,
-}
-
-impl Look {
-    /// Number of copies of each era.
-    fn copies(&self, eras: u16) -> Vec<u64> {
-        let has =
-            |of: &[[u64; 2]], era| of.iter().any(|[first, last]| (*first..=*last).contains(&era));
-        let copies = |era| self.eras.iter().flatten().filter(|of| has(of, era)).count() as u64;
-        (0..u64::from(eras)).map(copies).collect()
-    }
-
-    fn fewest(&self, eras: u16) -> u64 {
-        self.copies(eras).into_iter().min().unwrap_or(0)
-    }
-}
-
-/// Everything of one run. The fields are dropped in this order: processes before ports.
-struct Session<'a> {
-    options: &'a Archive,
-    chain: &'a MadeChain,
-    sizes: Sizes,
-    programs: &'a Programs,
-    /// The nodes that run.
-    nodes: Vec<Node>,
-    /// Until it starts.
-    newcomer: Option<Node>,
-    topology: Topology,
-    /// The fewest copies so far.
-    fewest: u64,
-    ticks: u32,
-}
-
-impl<'a> Session<'a> {
-    fn new(
-        options: &'a Archive,
-        chain: &'a MadeChain,
-        sizes: Sizes,
-        programs: &'a Programs,
-        folder: &Path,
-    ) -> anyhow::Result<Self> {
-        let count = usize::from(options.nodes);
-        let topology = Topology::loopback(count + 1)?;
-        let archives = (1..=count).map(|number| Place::new(format!("node{number}"), Role::Seed));
-        let mut places: Vec<Place> = archives.collect::<Result<_, _>>()?;
-        places.push(Place::new("newcomer".to_owned(), Role::Leecher)?);
-        let addresses: Vec<P2pAddress> = places
-            .iter()
-            .zip(&topology.hosts)
-            .map(|(place, host)| place.address(host))
-            .collect::<Result<_, _>>()?;
-        let mut nodes = Vec::new();
-        for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
-            let others = addresses.iter().enumerate().take(count);
-            let peers = others.filter(|(other, _)| *other != index);
-            let peers = peers.map(|(_, address)| address.clone()).collect();
-            let home = place.furnish(folder, host, peers, chain)?;
-            let mut node = Node::new(place, index, home);
-            node.options = vec!["--gone-counts".to_owned(), GONE_COUNTS.as_secs().to_string()];
-            nodes.push(node);
-            stop::check()?;
-        }
-        let newcomer = nodes.pop();
-        let (fewest, ticks) = (u64::MAX, 0);
-        Ok(Self { options, chain, sizes, programs, nodes, newcomer, topology, fewest, ticks })
-    }
-
-    fn run(mut self) -> anyhow::Result<Report> {
-        let (count, eras) = (usize::from(self.options.nodes), self.options.eras);
-        let budget = (self.sizes.eras as f64 * self.options.keep_share) as u64;
-        self.start_all()?;
-        self.until("each is connected to all", |look| look.peers as usize + 1 >= count)?;
-        say!("budget of each node: {budget} of {} bytes", self.sizes.eras);
-        for node in &mut self.nodes {
-            node.kill();
-            node.options.extend(["--keep".to_owned(), format!("{budget}B")]);
-        }
-        self.start_all()?;
-        self.until("each is connected to all", |look| look.peers as usize + 1 >= count)?;
-        let look = self.settle(budget)?;
-        let mut copies = look.copies(eras);
-        copies.sort_unstable();
-        let copies_median = copies[(copies.len() - 1) / 2];
-        let parts: Vec<f64> = self
-            .nodes
-            .iter()
-            .map(|node| Ok(self.kept(node)? as f64 / budget as f64))
-            .collect::<anyhow::Result<_>>()?;
-        say!("parts of the budgets: {parts:.3?}");
-        let jain_kept = jain(&parts).context("nothing is kept")?;
-
-        let gone: Vec<Node> = self.nodes.drain(..KILLED).collect();
-        let killed = Instant::now();
-        drop(gone);
-        let fewest = self.fewest;
-        let look = self.until("each era has three copies again", |look| {
-            look.at >= killed + GONE_COUNTS && look.fewest(eras) >= COPIES
+    let budget = network.sizes.part(options.keep_share);
+    say!("the budget of each node is lowered to {budget} of {} bytes", network.sizes.eras);
+    let keep = format!("{budget}B");
+    (0..network.nodes.len()).for_each(|number| network.kill_to_keep(number, &keep));
+    network.start()?;
+    let (lowered, mut before) = (Instant::now(), None);
+    let look =
+        network.until("all nodes are within their budgets and at rest", |network, look| {
+            let Some(eras) = look.at_rest() else {
+                before = None;
+                return false;
+            };
+            let eras: Vec<Vec<[u64; 2]>> = eras.into_iter().map(<[_]>::to_vec).collect();
+            let are_within = network.kept().iter().all(|bytes| *bytes <= budget);
+            match &before {
+                Some((since, same)) if are_within && *same == eras => {
+                    look.at.saturating_duration_since(*since) >= STILL
+                }
+                _ => {
+                    before = Some((look.at, eras));
+                    false
+                }
+            }
         })?;
-        let repaired = look.at.saturating_duration_since(killed + GONE_COUNTS);
-        say!("repaired {:.1} s after the two do not count any more", repaired.as_secs_f64());
-        self.fewest = fewest;
+    let rested = look.at.saturating_duration_since(lowered).saturating_sub(STILL);
+    say!("all nodes are within their budgets and at rest after {:.1} s", rested.as_secs_f64());
+    let mut copies = look.copies(eras);
+    copies.sort_unstable();
+    let copies_median = copies[(copies.len() - 1) / 2];
+    let parts = network.kept().into_iter().map(|bytes| bytes as f64 / budget as f64);
+    let jain_kept = jain(&parts.collect::<Vec<_>>()).context("nothing is kept")?;
 
-        let newcomer_ok = self.newcome()?;
-        Ok(Report {
-            copies_min: self.fewest,
-            copies_median,
-            jain_kept,
-            newcomer_ok,
-            repaired_seconds: repaired.as_secs_f64(),
-        })
-    }
+    let fewest = network.fewest;
+    network.nodes.drain(..usize::from(KILLED)).for_each(drop);
+    let gone = Instant::now() + GONE_COUNTS;
+    let look = network.until("each era has three copies again", |_, look| {
+        look.at >= gone && look.all().is_some() && look.fewest(eras) >= COPIES
+    })?;
+    let repaired_seconds = look.at.saturating_duration_since(gone).as_secs_f64();
+    say!("repaired {repaired_seconds:.1} s after the two do not count any more");
+    network.fewest = fewest;
 
-    fn start_all(&mut self) -> anyhow::Result<()> {
-        let (programs, log) = (self.programs, &self.options.common.node_log);
-        let hosts = &self.topology.hosts;
-        self.nodes.iter_mut().try_for_each(|node| node.start(programs, &hosts[node.host], log))
-    }
-
-    /// Asks all nodes.
-    fn look(&mut self) -> anyhow::Result<Look> {
-        let mut look =
-            Look { at: Instant::now(), eras: Vec::new(), is_fetching: false, peers: u32::MAX };
-        for node in &mut self.nodes {
-            node.check()?;
-            let status = status(&self.topology, node);
-            look.peers = look.peers.min(status.as_ref().map_or(0, |status| status.peers));
-            let is_fetching = status.as_ref().is_none_or(|status| is_fetching(status));
-            look.is_fetching |= is_fetching;
-            look.eras.push(status.map(|status| status.history.eras));
-        }
-        if look.eras.iter().all(Option::is_some) {
-            self.fewest = self.fewest.min(look.fewest(self.options.eras));
-        }
-        self.ticks += 1;
-        if self.ticks % SAY_TICKS == 0 {
-            say!("copies of each era: {:?}", look.copies(self.options.eras));
-        }
-        Ok(look)
-    }
-
-    /// Waits until a look satisfies the condition.
-    fn until(&mut self, what: &str, is_done: impl Fn(&Look) -> bool) -> anyhow::Result<Look> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let look = self.look()?;
-            if look.eras.iter().all(Option::is_some) && is_done(&look) {
-                return Ok(look);
-            }
-            ensure!(Instant::now() < deadline, "not in time: {what}");
-            stop::pause(TICK)?;
-        }
-    }
-
-    /// Waits until all nodes are within their budgets, and nothing changes.
-    fn settle(&mut self, budget: u64) -> anyhow::Result<Look> {
-        let start = Instant::now();
-        let mut since = (Vec::new(), start);
-        loop {
-            let look = self.look()?;
-            if since.0 != look.eras || look.is_fetching {
-                since = (look.eras.clone(), look.at);
-            }
-            let kept: Vec<u64> =
-                self.nodes.iter().map(|node| self.kept(node)).collect::<Result<_, _>>()?;
-            let are_within = kept.iter().all(|bytes| *bytes <= budget);
-            if are_within && look.at.duration_since(since.1) >= STILL {
-                let seconds = since.1.duration_since(start).as_secs_f64();
-                say!("all nodes are within their budgets and at rest after {seconds:.1} s");
-                return Ok(look);
-            }
-            ensure!(start.elapsed() < PATIENCE, "not within the budget {budget} in time: {kept:?}");
-            stop::pause(TICK)?;
-        }
-    }
-
-    /// Bytes of whole eras on the disk of a node.
-    fn kept(&self, node: &Node) -> anyhow::Result<u64> {
-        Ok(bytes_below(&node.home.join("db").join("history"))?.saturating_sub(self.sizes.rest))
-    }
-
-    /// Starts the newcomer. Returns whether it has replayed the chain in time.
-    fn newcome(&mut self) -> anyhow::Result<bool> {
-        let (programs, log) = (self.programs, &self.options.common.node_log);
-        let mut newcomer = self.newcomer.take().context("the newcomer starts once")?;
-        newcomer.start(programs, &self.topology.hosts[newcomer.host], log)?;
-        self.nodes.push(newcomer);
-        let (start, facts) = (Instant::now(), self.chain.facts);
-        let last = u64::from(self.options.eras) - 1;
-        loop {
-            self.look()?;
-            let newcomer = self.nodes.last().context("the newcomer runs")?;
-            if let Some(status) = status(&self.topology, newcomer)
-                && status.height == facts.height
-                && status.history.executed_to == facts.height
-                && matches!(status.history.eras[..], [[0, end]] if end >= last)
-            {
-                say!("the newcomer has replayed all after {:.1} s", start.elapsed().as_secs_f64());
-                return Ok(true);
-            }
-            if start.elapsed() > PATIENCE {
-                return Ok(false);
-            }
-            stop::pause(TICK)?;
-        }
-    }
+    network.nodes.push(newcomer);
+    network.start()?;
+    let newcomer_ok = has_replayed(&mut network, chain, eras)?;
+    Ok(Report {
+        copies_min: network.fewest,
+        copies_median,
+        jain_kept,
+        newcomer_ok,
+        repaired_seconds,
+    })
 }
 
-fn is_fetching(status: &Status) -> bool {
-    status.history.phase == HistoryPhase::Backfill
-}
-
-/// What a node says. `None` if it does not answer.
-fn status(topology: &Topology, node: &Node) -> Option<Status> {
-    Rpc::new(&format!("http://{}", topology.hosts[node.host].rpc)).status().ok()
+/// Waits until the last node has replayed the chain. Returns whether it has, in time.
+fn has_replayed(network: &mut Sharing, chain: &MadeChain, eras: u16) -> anyhow::Result<bool> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        let look = network.look()?;
+        if let Some(all) = look.all()
+            && let Some(newcomer) = all.last()
+            && newcomer.block_hash == all[0].block_hash
+            && newcomer.history.executed_to == chain.facts.height
+            && matches!(newcomer.history.eras[..], [[0, last]] if last + 1 >= u64::from(eras))
+        {
+            say!("the newcomer has replayed the chain in {:.1} s", start.elapsed().as_secs_f64());
+            return Ok(true);
+        }
+        stop::pause(TICK)?;
+    }
+    Ok(false)
 }
 
 impl Report {
     /// The report as text for people.
     fn text(&self) -> String {
         let Self { copies_min, copies_median, jain_kept, newcomer_ok, repaired_seconds } = self;
-        let newcomer = if *newcomer_ok { "has replayed" } else { "has NOT replayed" };
+        let newcomer = if *newcomer_ok { "has" } else { "has not" };
         format!(
             "at least {copies_min} copies of each era, {copies_median} in the median; Jain's index \
-             of bytes kept {jain_kept:.3}\n\
-             two nodes were made up for in {repaired_seconds:.1} s, and a newcomer {newcomer} all \
-             of history"
+             of the bytes kept {jain_kept:.3}\n\
+             two nodes were made up for in {repaired_seconds:.1} s; a newcomer {newcomer} replayed \
+             all of history"
         )
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::super::options::{Bench, Task};
+    use super::*;
+
+    #[test]
+    fn those_that_are_left_must_be_able_to_keep_three_copies() {
+        let parse = |more: &[&str]| {
+            let words = ["bench", "archive"].iter().chain(more);
+            let Task::Archive(archive) = Bench::try_parse_from(words).ok()?.task else {
+                return None;
+            };
+            Some((can_hold(&archive), archive.nodes, archive.eras))
+        };
+        assert_eq!(parse(&[]), Some((true, 12, 64)));
+        for (share, can_hold) in [("0.29", false), ("0.32", true), ("1", true)] {
+            assert_eq!(parse(&["--keep-share", share]), Some((can_hold, 12, 64)), "{share}");
+        }
+        let few = ["--nodes", "5", "--eras", "6", "--keep-share"];
+        assert_eq!(parse(&[&few[..], &["0.9"]].concat()), Some((false, 5, 6)));
+        assert_eq!(parse(&[&few[..], &["1"]].concat()), Some((true, 5, 6)));
+        for wrong in [["--keep-share", "0"], ["--keep-share", "1.1"], ["--nodes", "4"]] {
+            assert_eq!(parse(&wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn scripts_find_these_fields() {
+        let report = Report {
+            copies_min: 3,
+            copies_median: 4,
+            jain_kept: 0.5,
+            newcomer_ok: true,
+            repaired_seconds: 7.5,
+        };
+        let expected = json!({
+            "copies_min": 3, "copies_median": 4, "jain_kept": 0.5, "newcomer_ok": true,
+            "repaired_seconds": 7.5,
+        });
+        assert_eq!(serde_json::to_value(report).unwrap(), expected);
     }
 }

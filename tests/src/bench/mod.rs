@@ -6,7 +6,8 @@
 //! within their namespaces. `folder` holds their files. `swarm` is one run, `links` computes the
 //! least time for it, and `measure` evaluates its results, with the two numbers of `fairness`.
 //! `join` measures how soon a fresh node is at the tip of a chain that `transfers` makes. `archive`
-//! measures how nodes with budgets share history.
+//! measures how nodes with budgets share history, and `budget` how a node follows its budget, both
+//! with the nodes of `sharing`.
 //! `finality` measures how soon transfers are final, by the payments of `pay`. `attack` measures
 //! validators and a full node under attack. `places` measures whom attackers keep out, by the votes
 //! that `votes` hears. `aria2` does the same work as `swarm` with another program, with the torrent
@@ -25,11 +26,13 @@ mod nodes;
 mod probe;
 
 mod archive;
+mod budget;
 mod fairness;
 mod folder;
 mod join;
 mod links;
 mod measure;
+mod sharing;
 mod swarm;
 
 mod attack;
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Task::Swarm(swarm) => stop::watch().and_then(|()| swarm::execute(&swarm)),
         Task::Join(join) => stop::watch().and_then(|()| join::execute(&join)),
         Task::Archive(archive) => stop::watch().and_then(|()| archive::execute(&archive)),
+        Task::Budget(budget) => stop::watch().and_then(|()| budget::execute(&budget)),
         Task::Finality(finality) => stop::watch().and_then(|()| finality::execute(&finality)),
         Task::Pay(pay) => pay::execute(&pay),
         Task::Calibrate(calibrate) => stop::watch().and_then(|()| calibrate::execute(&calibrate)),

@@ -1,5 +1,6 @@
 //! Node processes on the hosts of a topology. Their homes are made as `init` makes them.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -199,8 +200,8 @@ pub(super) struct Node {
     /// Its peer id.
     pub(super) id: String,
     pub(super) probe: Option<Probe>,
-    /// Further options of `run`.
-    pub(super) options: Vec<String>,
+    /// Further options of `run`, by their names.
+    pub(super) options: BTreeMap<&'static str, String>,
     process: Option<Process>,
     /// When it first started, milliseconds since 1970.
     pub(super) started: Option<u64>,
@@ -231,7 +232,7 @@ impl Node {
             home,
             id: place.id(),
             probe: None,
-            options: Vec::new(),
+            options: BTreeMap::new(),
             process: None,
             started: None,
             restarted: 0,
@@ -285,7 +286,9 @@ impl Node {
             // It starts with a chain, but without a log of what its key signed.
             command.arg("--sign-without-log");
         }
-        command.args(&self.options);
+        for (name, value) in &self.options {
+            command.arg(name).arg(value);
+        }
         self.restarted = now_ms();
         self.started.get_or_insert(self.restarted);
         self.process = Some(host.inside(|| Process::spawn(&mut command, &self.log()))?);

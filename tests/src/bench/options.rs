@@ -39,6 +39,11 @@ pub(super) enum Task {
     /// others. Then each gets a budget. Once they have dropped what exceeds it, two are killed. At
     /// the end a newcomer replays the chain. Progress is on stderr.
     Archive(Archive),
+    /// Measures how the history on a node's disk follows its budget, from everything down to a part
+    /// and back
+    ///
+    /// Three other nodes keep everything. The chain stands still. Progress is on stderr.
+    Budget(Budget),
     /// Measures how much later transfers are final while one of the validators uploads history as
     /// fast as its link allows
     ///
@@ -247,6 +252,18 @@ pub(super) struct Archive {
     pub(super) keep_share: f64,
     /// Eras of the chain, of 1 MiB each
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    pub(super) eras: u16,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct Budget {
+    /// The lower budget, as a part of the chain's eras
+    #[arg(long, default_value_t = 1.0 / 3.0, value_parser = share)]
+    pub(super) keep_share: f64,
+    /// Eras of the chain, of 1 MiB each
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4_096))]
     pub(super) eras: u16,
     #[command(flatten)]
     pub(super) common: Common,

@@ -229,6 +229,25 @@ fn variables_are_read_as_people_write_them() {
 }
 
 #[test]
+fn gone_peers_count_for_another_time_only_on_a_private_network() {
+    let folder = folder();
+    let home = new_home(&folder);
+    let config = home.join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    assert_eq!(text.matches("private = false").count(), 1, "{text}");
+    let refused = finish(run(&home).args(["--gone-counts", "10"]));
+    assert!(
+        refused.code == Some(1) && refused.stderr.contains("private networks only"),
+        "{refused:?}"
+    );
+    fs::write(&config, text.replace("private = false", "private = true")).unwrap();
+    let log = folder.path().join("log");
+    let mut running = Running::node(run(&home).args(["--gone-counts", "10"]), &log);
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait().code(), Some(0));
+}
+
+#[test]
 fn colours_come_only_when_they_are_wanted() {
     let folder = folder();
     let home = new_home(&folder);

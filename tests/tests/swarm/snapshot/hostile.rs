@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ledger::units::Height;
 use protocol::PeerId;
-use protocol::swarm::JoinFailure;
+use protocol::swarm::{JoinFailure, Rates};
 
 use super::MINUTE;
 use super::newcomer::{Conduct, Newcomer, false_name, made, true_offer};
@@ -146,6 +146,18 @@ fn a_snapshot_that_comes_over_a_small_link_is_not_left() {
     newcomer.run(10 * MINUTE);
     assert_eq!(newcomer.begun, [true_offer(3).id]);
     assert!(newcomer.loaded.is_some() && newcomer.now > 15 * SECOND, "{:?}", newcomer.now);
+}
+
+/// The operator's limit is below what a snapshot must grow by otherwise.
+#[test]
+fn a_snapshot_that_comes_as_fast_as_the_operator_allows_is_not_left() {
+    let rates = Rates { download: Some(40_000), ..Rates::default() };
+    let mut newcomer = Newcomer::with_rates(None, rates);
+    newcomer.meet(1, Conduct::Honest, vec![true_offer(1), true_offer(3)]);
+    newcomer.certify();
+    newcomer.run(10 * MINUTE);
+    assert_eq!(newcomer.begun, [true_offer(3).id]);
+    assert!(newcomer.loaded.is_some() && newcomer.now > 30 * SECOND, "{:?}", newcomer.now);
 }
 
 /// Twelve peers that do not answer take 36 s, and a proof is awaited for 30.

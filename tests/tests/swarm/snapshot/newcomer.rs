@@ -126,6 +126,10 @@ const NUMBER: CollectionNumber = CollectionNumber(7);
 
 impl Newcomer {
     pub(super) fn new(checkpoint: Option<(Height, BlockHash)>) -> Self {
+        Self::with_rates(checkpoint, Rates::default())
+    }
+
+    pub(super) fn with_rates(checkpoint: Option<(Height, BlockHash)>, rates: Rates) -> Self {
         let setup = Setup {
             chain: made().chain.clone(),
             history: &made().history(0),
@@ -133,7 +137,7 @@ impl Newcomer {
             staged: Vec::new(),
             manifest: None,
             nonce: 7,
-            rates: Rates::default(),
+            rates,
             join: Some(Join { checkpoint }),
         };
         let (sync, effects) = Swarm::new(setup, Duration::ZERO);
