@@ -70,9 +70,9 @@ struct Place {
 
 impl Staging {
     /// Opens the directory, or creates it. Returns its segments in order of index. Reads no chunk.
-    /// Removes files that cannot be used: a head that cannot be read, is damaged, breaks these rules
-    /// or has no data, data without a usable head or of a wrong length, and files that were only
-    /// half written.
+    /// Removes files that cannot be used: a head that cannot be read, is damaged, breaks these
+    /// rules or has no data, data without a usable head or of a wrong length, and files that were
+    /// only half written.
     ///
     /// Heads are as they were given to [`Self::begin`]. The caller decides whether the chain still
     /// needs them.
