@@ -26,6 +26,14 @@ impl Store {
         before.unwrap_or(view.tip.height).max(executed)
     }
 
+    /// Whether every sealed segment of the newest era is kept, whose last segment is not sealed yet.
+    /// A node that keeps only a part of history keeps this era, too.
+    #[must_use]
+    pub fn keeps_newest_era(&self) -> bool {
+        let newest = self.read_view().segments.sealed.len() as u64 / ERA_SEGMENTS;
+        self.kept_eras().last().is_some_and(|eras| *eras.end() == newest)
+    }
+
     /// The era of a block in a sealed segment. `None` for later blocks.
     #[must_use]
     pub fn era_of(&self, height: Height) -> Option<u64> {
