@@ -47,6 +47,13 @@ impl Offers {
         self.unanswered.remove(&peer);
     }
 
+    /// Whether all of these peers, and at least one, have said that they have no snapshot.
+    pub(super) fn are_none(&self, peers: impl Iterator<Item = PeerId>) -> bool {
+        let mut peers = peers.peekable();
+        let has_none = |peer| self.announced.get(&peer).is_some_and(BTreeSet::is_empty);
+        peers.peek().is_some() && peers.all(has_none)
+    }
+
     /// Whether so many snapshots were left that joining fails.
     pub(super) const fn is_over(&self) -> bool {
         self.left >= LEFT_MAX
