@@ -20,10 +20,15 @@ impl Store {
     pub fn checked_by_hash_to(&self) -> Height {
         let executed = self.executed_to();
         let view = self.read_view();
-        let segments = &view.segments;
-        let missing = segments.sealed.iter().find(|one| !segments.gaps.keeps(one.index));
-        let before = missing.map(|one| Height(one.first.0.saturating_sub(1)));
-        before.unwrap_or(view.tip.height).max(executed)
+        view.segments.checked_by_hash_to(view.tip.height, executed)
+    }
+
+    /// Whether every sealed segment of the newest era is kept, whose last segment is not sealed yet.
+    /// A node that keeps only a part of history keeps this era, too.
+    #[must_use]
+    pub fn keeps_newest_era(&self) -> bool {
+        let newest = self.read_view().segments.sealed.len() as u64 / ERA_SEGMENTS;
+        self.kept_eras().last().is_some_and(|eras| *eras.end() == newest)
     }
 
     /// The era of a block in a sealed segment. `None` for later blocks.

@@ -224,6 +224,13 @@ impl Segments {
         Some(std::mem::replace(&mut self.open, grown.open))
     }
 
+    /// Height up to which no block is missing. All are executed up to `executed`, here or not.
+    pub(super) fn checked_by_hash_to(&self, tip: Height, executed: Height) -> Height {
+        let missing = self.sealed.iter().find(|one| !self.gaps.keeps(one.index));
+        let before = missing.map(|one| Height(one.first.0.saturating_sub(1)));
+        before.unwrap_or(tip).max(executed)
+    }
+
     /// The ranges of heights up to the tip whose blocks are kept, in order.
     pub(super) fn kept_heights(&self, tip: Height) -> Vec<RangeInclusive<Height>> {
         let sealed = self.sealed.len() as u64;

@@ -20,7 +20,7 @@ use ledger::block::Header;
 use ledger::chain::Chain;
 use ledger::snapshot::{Frontier, SnapshotRules};
 use ledger::state::State;
-use ledger::store::{Audit, AuditError, AuditStep, Snapshots, Store};
+use ledger::store::{Audit, AuditError, AuditStep, Snapshots, Store, StoreError};
 use ledger::units::Height;
 use tokio::sync::{Notify, watch};
 use tokio::task::yield_now;
@@ -78,15 +78,7 @@ impl Auditor {
         if self.tip.wait_for(|tip| tip.state.tip().height > Height(0)).await.is_err() {
             return pending().await;
         }
-        let saved = Snapshots::open(&self.folder, &self.chain)
-            .inspect_err(|error| tracing::warn!("the audit cannot save its progress: {error}"));
-        let saved = saved.ok().map(|(saved, _)| saved);
-        let newest = saved.as_ref().and_then(load);
-        let checkpoint = newest.as_ref().map(|(header, state)| (header, state.clone()));
-        let Some(mut audit) = Audit::begin(&self.store, checkpoint)? else {
-            return pending().await;
-        };
-        drop(newest);
+        let Some((mut audit, saved)) = self.begin()? else { return pending().await };
         let begins = audit.height().next();
         tracing::info!("executing the blocks before the snapshot, from height {begins} on");
         let mut unsaved = 0u64;
@@ -115,13 +107,32 @@ impl Auditor {
         tracing::info!(
             "every block up to the snapshot of height {height} was executed: its state is right"
         );
+        self.remove_saved();
+        pending().await
+    }
+
+    /// The audit where an earlier run left it, and the saved states. `None` if every block was
+    /// executed: then no state need be saved any more.
+    fn begin(&self) -> Result<Option<(Audit, Option<Snapshots>)>, StoreError> {
+        if self.store.executed_to() >= self.store.tip().0 {
+            self.remove_saved();
+            return Ok(None);
+        }
+        let saved = Snapshots::open(&self.folder, &self.chain)
+            .inspect_err(|error| tracing::warn!("the audit cannot save its progress: {error}"));
+        let saved = saved.ok().map(|(saved, _)| saved);
+        let newest = saved.as_ref().and_then(load);
+        let checkpoint = newest.as_ref().map(|(header, state)| (header, state.clone()));
+        Ok(Audit::begin(&self.store, checkpoint)?.map(|audit| (audit, saved)))
+    }
+
+    fn remove_saved(&self) {
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 tracing::warn!("{}: {error}", self.folder.display());
             }
             _ => {}
         }
-        pending().await
     }
 
     /// Saves the second state if that is due. A failure costs only time after a restart.
@@ -168,4 +179,38 @@ fn load(saved: &Snapshots) -> Option<(Header, State)> {
         let state = saved.state(&info.id).ok().flatten()?;
         Some((info.header.clone(), state))
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use ledger::genesis::Genesis;
+
+    use super::*;
+
+    /// A kill can leave the saved states after the end of the audit.
+    #[test]
+    fn saved_states_go_when_all_is_executed() {
+        let home = tempfile::tempdir().unwrap();
+        let template = include_bytes!("../../../genesis.json");
+        let genesis = Genesis::from_json(template).unwrap();
+        let chain = Chain::new(genesis.clone());
+        let directory = home.path().join("db");
+        Store::create(&directory, &genesis).unwrap();
+        let opened = Store::open(&directory, &chain).unwrap();
+        let folder = home.path().join("audit");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("64-00.snapshot"), "saved").unwrap();
+        let tip = TipView { state: opened.state, certificate: opened.certificate, header: None };
+        let auditor = Auditor {
+            chain,
+            store: opened.store,
+            folder: folder.clone(),
+            tip: watch::channel(Arc::new(tip)).1,
+            kept: Arc::default(),
+            executed: watch::channel(Height(0)).0,
+            stop: watch::channel(false).1,
+        };
+        assert!(auditor.begin().unwrap().is_none() && !folder.exists());
+    }
 }

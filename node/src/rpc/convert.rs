@@ -138,8 +138,10 @@ fn history(view: &View, tip: Height) -> HistoryInfo {
     let phase = match archive.keep {
         Keep::Full if !store.is_whole() => HistoryPhase::Backfill,
         Keep::Full if executed < tip => HistoryPhase::Audit,
-        Keep::Bytes(_) | Keep::Recent(_) if archive.is_fetching => HistoryPhase::Backfill,
         // A node that does not keep everything executes no blocks before its snapshot.
+        Keep::Bytes(_) | Keep::Recent(_) if archive.is_fetching || !store.keeps_newest_era() => {
+            HistoryPhase::Backfill
+        }
         _ => HistoryPhase::Done,
     };
     HistoryInfo {

@@ -136,7 +136,7 @@ impl Swarm {
             Input::NotPlaced(index, damaged) => backfill.on_not_placed(engine, index, &damaged),
             Input::Dropped(range) => {
                 engine.on_dropped(HISTORY, range);
-                engine.on_dropped(BACKFILL, range);
+                backfill.on_dropped(engine, range);
             }
             Input::Certified(certified) => history.on_certified(certified),
             Input::Tip(height, sealed) => {

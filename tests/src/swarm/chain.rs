@@ -87,6 +87,17 @@ impl Made {
         certified(&self.chain, &key, &history, headers, &self.accounts)
     }
 
+    /// The certified header of a block before the end of the first segment.
+    #[must_use]
+    pub fn target_inside(&self, height: Height) -> CertifiedHeader {
+        let key = SigningKey::from_seed(&[7; 32]);
+        let parent = block_hash(Height(height.0 - 1));
+        let mut header = header(&self.chain, &key, height, parent, &self.accounts);
+        header.history_root = self.history(0).root();
+        let certificate = certify(&self.chain, &key, height, header.hash());
+        CertifiedHeader { header, certificate }
+    }
+
     /// The history of a node that has applied this many segments.
     ///
     /// # Panics

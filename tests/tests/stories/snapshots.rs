@@ -85,6 +85,8 @@ fn a_node_joins_by_a_snapshot() {
     drop(network);
     let verify = finish(node_program().args(["db", "verify", "--json", "--home"]).arg(&home));
     assert_eq!(verify.code, Some(0), "{verify:?}");
+    let report = json_of(&verify.stdout);
+    assert_eq!(report["executed_to"], report["height"], "{report}");
 }
 
 /// The operator of a new node knows a block. A chain with another block there is refused.

@@ -454,3 +454,20 @@ fn what_is_missing_may_be_said_anew() {
     let node = &net.nodes[newcomer];
     assert!(node.kept.count() < 4 && node.staged.is_empty(), "{:?}", node.kept);
 }
+
+/// An era that is dropped while it is being fetched does not come back piece by piece.
+#[test]
+fn what_is_dropped_is_not_fetched_on() {
+    let made = made();
+    let mut net = Net::new(&made);
+    net.add_seed();
+    let newcomer = net.add(&[]);
+    net.backfill(newcomer);
+    net.run(|net| net.nodes[newcomer].kept.count() > 2);
+    net.nodes[newcomer].kept.remove_range(range(0, 10));
+    net.give(newcomer, Input::Dropped(range(0, 10)));
+    net.run(|net| net.nodes[newcomer].kept.contains(SegmentIndex(11)) && net.queue.is_empty());
+    let node = &net.nodes[newcomer];
+    assert_eq!(node.kept, ranges(&[range(11, 11)]));
+    assert!(node.staged.is_empty());
+}

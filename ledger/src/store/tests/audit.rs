@@ -1,5 +1,7 @@
 //! The audit of a store that began with a snapshot.
 
+use super::archive::segments;
+use super::partial::{adopted, chain};
 use super::*;
 use crate::state::{Account, State, StateKey};
 use crate::store::schema::Joined;
@@ -87,6 +89,51 @@ fn an_audit_goes_on_from_the_end_of_a_segment() {
     {
         assert_eq!(begin(header, state).height(), Height(0));
     }
+}
+
+/// The operator lowers `keep` in the middle of an audit, so that eras are dropped, and raises it
+/// again. The audit waits where it was, until they are back.
+#[test]
+fn an_audit_goes_on_when_dropped_eras_are_back() {
+    let (maker, all) = chain(113, 100);
+    let (place, store) = adopted(&maker, &all, 105);
+    let segments = segments(&all);
+    let keep = |store: &Store, range: std::ops::Range<usize>| {
+        let some = &segments[range];
+        some.iter().for_each(|(head, bytes)| store.keep_segment(head, bytes).unwrap());
+    };
+    /// Executes what is here. Returns whether all is executed.
+    fn go_on(audit: &mut Audit) -> bool {
+        loop {
+            match audit.step().unwrap() {
+                AuditStep::Executed { .. } => {}
+                outcome => return outcome == AuditStep::Done,
+            }
+        }
+    }
+    // Segments of three blocks, eras of 48.
+    keep(&store, 0..20);
+    let mut audit = Audit::begin(&store, None).unwrap().unwrap();
+    assert!(!go_on(&mut audit));
+    assert_eq!(audit.height(), Height(60));
+    let (header, _, state) = audit.checkpoint().unwrap().unwrap();
+    store.set_executed_to(audit.height()).unwrap();
+    store.drop_era(0).unwrap();
+    store.drop_era(1).unwrap();
+    drop((audit, store));
+
+    let store = Store::open(&place.path, &maker.chain).unwrap().store;
+    assert_eq!((store.executed_to(), store.checked_by_hash_to()), (Height(60), Height(60)));
+    let mut resumed = Audit::begin(&store, Some((&header, state))).unwrap().unwrap();
+    let mut anew = Audit::begin(&store, None).unwrap().unwrap();
+    for audit in [&mut resumed, &mut anew] {
+        assert_eq!(audit.step().unwrap(), AuditStep::Waits);
+    }
+    keep(&store, 20..35);
+    assert!(go_on(&mut resumed), "what is executed already need not be here");
+    assert!(!go_on(&mut anew));
+    keep(&store, 0..20);
+    assert!(go_on(&mut anew));
 }
 
 /// A third of the power and more lies: validators certify a state that no block made.

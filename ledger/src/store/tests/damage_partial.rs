@@ -31,12 +31,16 @@ fn a_store_that_lacks_blocks_is_clean_if_what_it_keeps_is_right() {
     let transactions = |blocks: &[Committed]| {
         blocks.iter().map(|one| one.block.block().transactions.len()).sum::<usize>()
     };
-    for (numbers, height, kept, by_hash) in [
-        (&[][..], 0, vec![55..=112], 56),
-        (&[3, 4, 17], 0, vec![10..=15, 52..=112], 65),
-        (&[0, 1, 5], 6, vec![1..=6, 16..=18, 55..=112], 59),
+    for (numbers, height, kept, by_hash, executed, checked) in [
+        (&[][..], 0, vec![55..=112], 56, 0, 0),
+        (&[3, 4, 17], 0, vec![10..=15, 52..=112], 65, 9, 9),
+        (&[0, 1, 5], 6, vec![1..=6, 16..=18, 55..=112], 59, 3, 6),
+        (&[0, 1, 5], 6, vec![1..=6, 16..=18, 55..=112], 59, 54, 112),
     ] {
         let (place, maker, blocks) = filled(numbers);
+        let opened = Store::open(&place.path, &maker.chain).unwrap();
+        opened.store.set_executed_to(Height(executed)).unwrap();
+        drop(opened);
         let report = report(&place, &maker);
         assert_eq!(report.problems, []);
         let heights =
@@ -48,6 +52,9 @@ fn a_store_that_lacks_blocks_is_clean_if_what_it_keeps_is_right() {
         assert_eq!(report.transactions, expected as u64);
         let opened = Store::open(&place.path, &maker.chain).unwrap();
         assert_eq!(opened.store.kept_heights(), report.kept);
+        let said = (report.executed_to, report.checked_by_hash_to);
+        assert_eq!(said, (opened.store.executed_to(), opened.store.checked_by_hash_to()));
+        assert_eq!(said, (Height(if executed < 54 { executed } else { 112 }), Height(checked)));
     }
     // The snapshot's block is the tip.
     let (maker, blocks) = chain(54, 100);

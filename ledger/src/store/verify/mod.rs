@@ -22,7 +22,7 @@ use crate::store::pages::{ERA_SEGMENTS, Name, Pages};
 use crate::store::recover::{
     block_bytes, check_witness, open_for, read_open, read_sealed, read_tip,
 };
-use crate::store::schema::{self, Key, Marker, TipValue, prefix};
+use crate::store::schema::{self, Joined, Key, Marker, TipValue, prefix};
 use crate::store::segments::{Files, Segments};
 use crate::store::{Store, StoreError, evidence, filter};
 use crate::units::Height;
@@ -55,6 +55,10 @@ pub struct VerifyReport {
     /// Number of kept blocks that were checked by hash alone: a quorum signed them, and whether
     /// they follow the rules was not checked. They come after a block that is not kept.
     pub by_hash: u64,
+    /// As [`Store::executed_to`].
+    pub executed_to: Height,
+    /// As [`Store::checked_by_hash_to`].
+    pub checked_by_hash_to: Height,
     /// Number of transactions in the blocks that were checked by all rules. Every signature was
     /// verified.
     pub transactions: u64,
@@ -163,6 +167,11 @@ impl Store {
             segments.open = report.note(open)?.unwrap_or_default();
             report.note(check_witness(directory, &files, &segments, &tip))?;
             report.kept = segments.kept_heights(tip.height);
+            let joined: Option<Option<Joined>> = report.note(disk.value(Key::Joined))?;
+            // A damaged value says nothing of what was executed.
+            let executed = joined.map(|joined| joined.map_or(tip.height, |joined| joined.executed));
+            report.executed_to = executed.unwrap_or_default();
+            report.checked_by_hash_to = segments.checked_by_hash_to(tip.height, report.executed_to);
             let history = Stored { disk: &disk, files: &files, segments: &segments };
             history.check_files(chain, &mut report)?;
             history.check(chain, &tip, &mut report, progress)?;

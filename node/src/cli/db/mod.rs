@@ -15,7 +15,7 @@ use ledger::chain::Chain;
 use ledger::codec;
 use ledger::store::{Kept, Opened, Snapshots, Store, VerifyReport};
 use ledger::units::Height;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::HomeArg;
@@ -216,26 +216,29 @@ fn verify(held: &Held, snapshots: &Path, json: bool) -> anyhow::Result<()> {
     printed
 }
 
+fn report_json(report: &VerifyReport, problems: u64) -> Value {
+    let listed: Vec<_> =
+        report.problems.iter().map(|it| json!({ "what": it.what, "reason": it.reason })).collect();
+    json!({
+        "clean": report.is_clean(),
+        "height": report.height.to_string(),
+        "transactions": report.transactions.to_string(),
+        "segments": report.segments.to_string(),
+        "snapshots": report.snapshots.to_string(),
+        "values": report.values.to_string(),
+        "bytes": report.bytes.to_string(),
+        "kept": pairs(&report.kept),
+        "checked_by_hash": report.by_hash.to_string(),
+        "executed_to": report.executed_to.to_string(),
+        "checked_by_hash_to": report.checked_by_hash_to.to_string(),
+        "problems": listed,
+        "problem_count": problems.to_string(),
+    })
+}
+
 fn print_report(report: &VerifyReport, problems: u64, json: bool) -> anyhow::Result<()> {
     if json {
-        let listed: Vec<_> = report
-            .problems
-            .iter()
-            .map(|it| json!({ "what": it.what, "reason": it.reason }))
-            .collect();
-        print_json(&json!({
-            "clean": report.is_clean(),
-            "height": report.height.to_string(),
-            "transactions": report.transactions.to_string(),
-            "segments": report.segments.to_string(),
-            "snapshots": report.snapshots.to_string(),
-            "values": report.values.to_string(),
-            "bytes": report.bytes.to_string(),
-            "kept": pairs(&report.kept),
-            "checked_by_hash": report.by_hash.to_string(),
-            "problems": listed,
-            "problem_count": problems.to_string(),
-        }))?;
+        print_json(&report_json(report, problems))?;
     } else {
         for problem in &report.problems {
             print(&format!("problem: {problem}"))?;
@@ -256,6 +259,10 @@ fn print_report(report: &VerifyReport, problems: u64, json: bool) -> anyhow::Res
                 "it keeps {}: {} of them were checked by hash alone, the others by all rules",
                 blocks(&report.kept),
                 report.by_hash
+            ))?;
+            print(&format!(
+                "executed_to: {}, checked_by_hash_to: {}",
+                report.executed_to, report.checked_by_hash_to
             ))?;
         }
     }

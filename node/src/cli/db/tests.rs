@@ -261,6 +261,12 @@ fn a_home_that_lacks_blocks_says_so() {
     assert_eq!(tip(&partial), tip(&full));
     verify(&partial, &path("snapshots"), true).unwrap();
     verify(&partial, &path("snapshots"), false).unwrap();
+    for (held, executed) in [(&partial, "0"), (&full, "50")] {
+        let report = Store::verify(&held.db, &held.chain, &mut |_, _| {}).unwrap();
+        let told = report_json(&report, 0);
+        let heights = [&told["executed_to"], &told["checked_by_hash_to"]];
+        assert_eq!(heights, [executed, executed], "{told}");
+    }
 
     for (first, last) in [(None, None), (Some(32), None), (Some(1), Some(10)), (None, Some(33))] {
         let refusal = export(&partial, "x", range(first, last)).unwrap_err().to_string();

@@ -24,19 +24,20 @@ pub(super) fn descriptors(store: &Store, era: u64) -> Vec<SegmentDescriptor> {
     store.descriptors(range.start, Height(u64::MAX), count)
 }
 
-/// A whole era as the machine sees it.
-pub(super) fn whole_era(store: &Store, era: u64) -> Result<WholeEra, StoreError> {
+/// A whole era as the machine sees it. Its bytes are an estimate if it is not here, or if the
+/// system does not tell how long its files are.
+pub(super) fn whole_era(store: &Store, era: u64) -> WholeEra {
     let kept = store.kept();
     let is_kept = segments(era).all(|one| kept.iter().any(|range| range.contains(&one)));
-    let bytes = match is_kept {
-        true => store.era_bytes(era)?,
-        false => {
-            let blocks: u64 = descriptors(store, era).iter().map(|one| one.bytes).sum();
-            // The indexes take about an eighth of the bytes of the blocks.
-            blocks.saturating_add(blocks / 8)
-        }
-    };
-    Ok(WholeEra { bytes, is_kept })
+    let measured = is_kept.then(|| store.era_bytes(era)).and_then(|bytes| {
+        bytes.inspect_err(|error| tracing::warn!("era {era} cannot be measured: {error}")).ok()
+    });
+    let bytes = measured.unwrap_or_else(|| {
+        let blocks: u64 = descriptors(store, era).iter().map(|one| one.bytes).sum();
+        // The indexes take about an eighth of the bytes of the blocks.
+        blocks.saturating_add(blocks / 8)
+    });
+    WholeEra { bytes, is_kept }
 }
 
 /// Drops the eras of which only a part is here, which an earlier run began to fetch. A node with a

@@ -106,14 +106,14 @@ struct Driver {
 /// Runs until the node must stop.
 ///
 /// # Errors
-/// There is no randomness, or the length of a file cannot be read.
+/// There is no randomness.
 pub(crate) async fn run(mut parts: Parts) -> anyhow::Result<()> {
     let mut stop = parts.stop.clone();
     let work = async move {
         // A node that joins by a snapshot has no answers before `live` has begun.
         while let Some(message) = parts.inbox.recv().await {
             if matches!(message, ToArchive::Began) {
-                return Driver::new(parts)?.work().await;
+                Driver::new(parts)?.work().await;
             }
         }
         Ok(())
@@ -129,11 +129,11 @@ impl Driver {
     fn new(parts: Parts) -> anyhow::Result<Self> {
         let rules = parts.chain.history_rules();
         let count = whole_eras(&parts.tip.borrow());
-        let eras = (0..count).map(|era| whole_era(&parts.store, era));
+        let eras = (0..count).map(|era| whole_era(&parts.store, era)).collect();
         let setup = Setup {
             id: parts.network.local_peer().to_bytes().into(),
             keep: parts.sharing.keep,
-            eras: eras.collect::<Result<_, _>>()?,
+            eras,
             gone_counts: parts.sharing.gone_counts,
             seed: getrandom::u64().context("no randomness from the system")?,
         };
@@ -154,11 +154,11 @@ impl Driver {
         })
     }
 
-    async fn work(mut self) -> anyhow::Result<()> {
+    async fn work(mut self) -> ! {
         loop {
             let wait = self.machine.deadline().saturating_sub(self.parts.clock.now().elapsed);
             if wait.is_zero() {
-                self.tick().await?;
+                self.tick().await;
                 continue;
             }
             tokio::select! {
@@ -169,12 +169,12 @@ impl Driver {
         }
     }
 
-    async fn tick(&mut self) -> anyhow::Result<()> {
+    async fn tick(&mut self) {
         let now = self.parts.clock.now().elapsed;
         self.asked.retain(|_, asked| now.saturating_sub(asked.at) < FORGOTTEN_AFTER);
         let count = whole_eras(&self.parts.tip.borrow());
         while self.eras < count {
-            let whole = whole_era(&self.parts.store, self.eras)?;
+            let whole = whole_era(&self.parts.store, self.eras);
             self.eras += 1;
             if !whole.is_kept {
                 self.drop_part(Era(self.eras - 1)).await;
@@ -187,7 +187,6 @@ impl Driver {
         if std::mem::take(&mut self.is_unshown) {
             self.show();
         }
-        Ok(())
     }
 
     /// Tells the machine which eras have come, and which do not come.

@@ -54,6 +54,7 @@ pub(super) struct Fixture {
     pub(super) quorum: watch::Sender<Quorum>,
     pub(super) sync: watch::Sender<Arc<SyncView>>,
     pub(super) peers: watch::Sender<Arc<Vec<PeerInfo>>>,
+    pub(super) archive: watch::Sender<Arc<ArchiveView>>,
     pub(super) blocks: broadcast::Sender<BlockSummary>,
     pub(super) mempool: Arc<std::sync::Mutex<Vec<Arc<VerifiedTransaction>>>>,
     pub(super) queries: Option<mpsc::Receiver<Query>>,
@@ -172,6 +173,7 @@ impl Fixture {
             watch::channel(Quorum { ok: true, missing: Vec::new(), since_ms: None });
         let (sync, sync_reader) = watch::channel(Arc::new(SyncView::default()));
         let (peers, peers_reader) = watch::channel(Arc::new(Vec::new()));
+        let (archive, archive_reader) = watch::channel(Arc::new(archive()));
         let (blocks, _) = broadcast::channel(4);
         let (query, queries) = mpsc::channel(64);
         let (submit, submissions) = mpsc::channel(64);
@@ -194,7 +196,7 @@ impl Fixture {
             journal: Arc::clone(&journal),
             uploaded: uploaded.clone(),
             executed: watch::channel(Height(0)).1,
-            archive: watch::channel(Arc::new(archive())).1,
+            archive: archive_reader,
             disk: watch::channel(DISK).1,
             started: Instant::now(),
         };
@@ -223,6 +225,7 @@ impl Fixture {
             quorum,
             sync,
             peers,
+            archive,
             blocks,
             mempool: Arc::default(),
             queries: Some(queries),
@@ -263,15 +266,14 @@ impl Fixture {
 
     /// Makes the store begin with the snapshot after blocks of these transactions. The last block
     /// must seal a segment.
-    pub(super) fn begin_with_snapshot(&mut self, blocks: Vec<Vec<Transaction>>) -> Vec<Header> {
+    pub(super) fn begin_with_snapshot(&mut self, blocks: Vec<Vec<Transaction>>) -> Vec<Committed> {
         let blocks: Vec<_> = blocks.into_iter().map(|block| self.finalize(block)).collect();
-        let headers: Vec<_> = blocks.iter().map(|one| one.block.header().clone()).collect();
         let sealed = blocks.iter().filter_map(|one| Some(one.sealed.as_ref()?.descriptor));
-        let (sealed, last) = (sealed.collect::<Vec<_>>(), &headers[headers.len() - 1]);
+        let (sealed, last) = (sealed.collect::<Vec<_>>(), blocks[blocks.len() - 1].block.header());
         let (certificate, state) = (self.certificate.clone(), self.state.state().clone());
         self.store.adopt(last, certificate, &sealed, state).unwrap();
         self.show(last);
-        headers
+        blocks
     }
 
     fn show(&self, header: &Header) {

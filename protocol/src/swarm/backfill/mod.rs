@@ -107,11 +107,13 @@ impl Kind {
     /// These segments are in their place.
     pub(super) fn on_kept(&mut self, engine: &mut Engine, range: SegmentRange) {
         engine.on_whole(BACKFILL, range);
-        self.missing.retain(|index, _| !range.contains(*index));
-        let begun = self.begun.range(range.first..=range.last);
-        let begun: Vec<SegmentIndex> = begun.map(|(index, _)| *index).collect();
-        begun.into_iter().for_each(|index| self.end(engine, index));
-        self.heads.keep_only(|index| self.missing.contains_key(&index));
+        self.forget(engine, range);
+    }
+
+    /// These segments are not to be kept any more, so they are not fetched either.
+    pub(super) fn on_dropped(&mut self, engine: &mut Engine, range: SegmentRange) {
+        engine.on_dropped(BACKFILL, range);
+        self.forget(engine, range);
     }
 
     /// A complete segment could not be put in its place. Chunks that are damaged in staging are
@@ -164,6 +166,15 @@ impl Kind {
         engine.add_segment(Segment::new(id, head.descriptor.bytes, chunks, here));
         self.missing.remove(&index);
         self.begun.insert(index, head);
+    }
+
+    /// Fetches none of these segments.
+    fn forget(&mut self, engine: &mut Engine, range: SegmentRange) {
+        self.missing.retain(|index, _| !range.contains(*index));
+        let begun = self.begun.range(range.first..=range.last);
+        let begun: Vec<SegmentIndex> = begun.map(|(index, _)| *index).collect();
+        begun.into_iter().for_each(|index| self.end(engine, index));
+        self.heads.keep_only(|index| self.missing.contains_key(&index));
     }
 
     /// Stops fetching a segment.

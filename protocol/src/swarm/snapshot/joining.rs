@@ -28,6 +28,9 @@ const MANIFEST_PATIENCE: Duration = Duration::from_secs(60);
 /// After this time without a snapshot to try, joining fails. Peers announce their snapshots when
 /// the link opens.
 const OFFER_PATIENCE: Duration = Duration::from_secs(5);
+/// The same, if every peer has said that it has none. It is not zero, so that the first peer is not
+/// believed alone if others connect soon.
+const NONE_PATIENCE: Duration = Duration::from_secs(1);
 /// A snapshot that has not grown for this time is left for the next one. It has grown once
 /// [`GROWTH`] has come.
 const STALLED: Duration = Duration::from_secs(10);
@@ -149,7 +152,7 @@ impl Joining {
             let holders = self.offers.holders(snapshot).collect();
             self.step = Step::Frontier(FrontierFetch::new(snapshot, holders, now));
             self.ask(kind, engine, history);
-        } else if since.saturating_add(OFFER_PATIENCE) <= now {
+        } else if since.saturating_add(self.patience(kind, engine, history)) <= now {
             return Err(match self.offers.was_any_left() {
                 true => JoinFailure::AllLeft,
                 false => JoinFailure::NotOffered,
@@ -158,10 +161,26 @@ impl Joining {
         Ok(())
     }
 
+    /// How long a snapshot to try is awaited.
+    fn patience(&self, kind: &Kind, engine: &Engine, history: &history::Kind) -> Duration {
+        let mut segments = history.source.manifest().descriptors();
+        if !segments.any(|one| kind.rules.is_candidate(one.index)) {
+            // The chain is so short that nobody has a snapshot of it.
+            return Duration::ZERO;
+        }
+        match self.offers.are_none(engine.peers()) {
+            true => NONE_PATIENCE,
+            false => OFFER_PATIENCE,
+        }
+    }
+
     pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
         let step = match &self.step {
             _ if !self.is_proved => self.began_at.saturating_add(MANIFEST_PATIENCE),
-            Step::Choosing(since) => since.saturating_add(OFFER_PATIENCE),
+            Step::Choosing(since) => match since.saturating_add(NONE_PATIENCE) {
+                soon if soon > now => soon,
+                _ => since.saturating_add(OFFER_PATIENCE),
+            },
             Step::Frontier(fetch) => fetch.deadline,
             Step::Chunks(fetch) => fetch.grown_at.saturating_add(STALLED),
             Step::Loading(_) => Duration::MAX,

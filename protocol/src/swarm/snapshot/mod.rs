@@ -119,8 +119,9 @@ impl Kind {
         SyncMessage::Snapshots(all.collect())
     }
 
+    /// Tells a peer which snapshots are here, or that none is. A node that joins does not know yet.
     pub(super) fn on_opened(&self, engine: &mut Engine, peer: PeerId) {
-        if !self.kept.is_empty() {
+        if !self.is_joining() {
             engine.send(peer, &self.announcement());
         }
     }

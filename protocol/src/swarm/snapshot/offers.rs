@@ -46,6 +46,8 @@ struct Known {
 pub(super) struct Offers {
     /// Each peer has at most [`SNAPSHOTS_MAX`](crate::swarm::message::SNAPSHOTS_MAX) of them.
     known: BTreeMap<Announced, Known>,
+    /// The peers with a link that have said which snapshots they have.
+    heard: BTreeSet<PeerId>,
     /// The snapshot that is being tried.
     current: Option<Announced>,
     /// The peers with a link that announced the current snapshot, even if they do not any more.
@@ -61,6 +63,7 @@ pub(super) struct Offers {
 
 impl Offers {
     pub(super) fn on_announced(&mut self, peer: PeerId, snapshots: Vec<Announced>) {
+        self.heard.insert(peer);
         self.forget(peer);
         if self.wrong(peer) >= WRONG_MAX {
             return self.clean();
@@ -78,9 +81,19 @@ impl Offers {
     pub(super) fn on_closed(&mut self, peer: PeerId) {
         self.forget(peer);
         self.clean();
+        self.heard.remove(&peer);
         self.announcers.remove(&peer);
         self.wrong.remove(&peer);
         self.unanswered.remove(&peer);
+    }
+
+    /// Whether all of these peers, and at least one, have said that they have no snapshot.
+    pub(super) fn are_none(&self, peers: impl Iterator<Item = PeerId>) -> bool {
+        let mut peers = peers.peekable();
+        let is_holder =
+            |peer: &PeerId| self.known.values().any(|known| known.holders.contains(peer));
+        let has_none = |peer| self.heard.contains(&peer) && !is_holder(&peer);
+        peers.peek().is_some() && peers.all(has_none)
     }
 
     /// The peer announces nothing any more.

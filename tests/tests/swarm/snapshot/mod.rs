@@ -152,6 +152,41 @@ fn a_height_that_ends_no_segment_or_is_not_proved_is_not_tried() {
 
 const ID: SnapshotId = SnapshotId(Hash::ZERO);
 
+/// What is not there is not waited for.
+#[test]
+fn a_network_without_snapshots_is_joined_by_history_soon() {
+    let ended = |newcomer: &mut Newcomer| {
+        newcomer.run(MINUTE);
+        assert_eq!(newcomer.failed, Some(JoinFailure::NotOffered));
+        newcomer.now
+    };
+    // No segment is sealed.
+    let mut newcomer = Newcomer::new(None);
+    newcomer.meet(1, Conduct::Honest, Vec::new());
+    newcomer.give(Input::Certified(made().target_inside(Height(50))));
+    assert_eq!(newcomer.failed, Some(JoinFailure::NotOffered), "at once");
+    // All peers have none.
+    let mut newcomer = Newcomer::new(None);
+    newcomer.meet(1, Conduct::Honest, Vec::new());
+    newcomer.meet(2, Conduct::Honest, Vec::new());
+    newcomer.certify();
+    assert_eq!(ended(&mut newcomer), Duration::from_secs(1));
+    // One has not said so.
+    let mut newcomer = Newcomer::new(None);
+    newcomer.meet(1, Conduct::Honest, Vec::new());
+    newcomer.give(Input::Opened(PeerId(2)));
+    newcomer.certify();
+    assert_eq!(ended(&mut newcomer), Duration::from_secs(5));
+    // One that connects in time has one.
+    let mut newcomer = Newcomer::new(None);
+    newcomer.meet(1, Conduct::Honest, Vec::new());
+    newcomer.certify();
+    newcomer.run(Duration::from_millis(500));
+    newcomer.meet(2, Conduct::Honest, vec![true_offer(3)]);
+    newcomer.run(MINUTE);
+    assert_eq!((newcomer.failed, newcomer.loaded), (None, Some(true_offer(3).id)));
+}
+
 #[test]
 fn joining_ends_and_history_goes_on() {
     // Nobody gives the frontier, so the snapshot is left after some time, and at last for good.

@@ -66,6 +66,9 @@ fn page(sync: &mut Swarm, id: SnapshotId, page: u32) -> Option<FrontierPage> {
 #[test]
 fn what_is_kept_is_named_and_served_until_it_is_gone() {
     let mut sync = machine();
+    let (said, _) = give(&mut sync, Input::Opened(PEER));
+    assert!(said.contains(&SyncMessage::Snapshots(Vec::new())), "it says that it has none");
+    give(&mut sync, Input::Closed(PEER));
     let offer = true_offer(3);
     let (height, id) = (offer.height, offer.id);
     give(&mut sync, Input::SnapshotKept(offer.clone()));
