@@ -200,13 +200,7 @@ impl Fixture {
             disk: watch::channel(DISK).1,
             started: Instant::now(),
         };
-        let config = RpcConfig {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            allowed_hosts: vec!["node.example".to_owned()],
-            allowed_origins: vec!["https://wallet.example".to_owned()],
-            connections_max: super::super::CONNECTIONS_MAX,
-        };
-        let mut listener = bind(&config).await.unwrap();
+        let mut listener = bind(&config()).await.unwrap();
         listener.bounds = bounds;
         let address = listener.address();
         let mut registry = Registry::default();
@@ -398,4 +392,13 @@ fn archive() -> ArchiveView {
     let claims = [("first", vec![Era(0)]), ("later", vec![Era(5)]), ("nothing", Vec::new())];
     let claims = claims.map(|(id, eras)| (id.to_owned(), EraRanges::of(eras)));
     ArchiveView { claims: claims.into(), ..ArchiveView::default() }
+}
+
+fn config() -> RpcConfig {
+    RpcConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        allowed_hosts: vec!["node.example".to_owned()],
+        allowed_origins: vec!["https://wallet.example".to_owned()],
+        connections_max: super::super::CONNECTIONS_MAX,
+    }
 }
