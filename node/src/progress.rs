@@ -1,31 +1,38 @@
 //! Progress of sync for people: a line of text for `sync --watch`, and a bar on the terminal of a
 //! node in the foreground, which log lines do not garble.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::time::Duration;
 
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
-use ledger::api::{SyncState, SyncStatus};
+use ledger::api::{HistoryInfo, HistoryPhase, SyncState, SyncStatus};
 
 use crate::clock::wall_ms;
 use crate::screen::SCREEN;
-use crate::sync_status::sync_status;
+use crate::sync_status::{history_info, sync_status};
 use crate::view::View;
 
 /// Longest time between two redraws of the bar: the time left changes even if nothing arrives.
 const REDRAW: Duration = Duration::from_millis(500);
+/// The rate of older blocks is that of the last ten seconds, in milliseconds. A shorter time would
+/// make the estimate jump, a longer one would make it late.
+const MEASURED_MS: u64 = 10_000;
 
-/// Shows a bar while history is fetched and applied, until the node stops. Shows nothing if stderr
-/// is not a terminal.
+/// Shows a bar while history is fetched and applied, and then while older blocks are fetched and
+/// executed, until the node stops. Shows nothing if stderr is not a terminal.
 pub(crate) async fn run(view: View, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
     if !crate::screen::is_drawable(&io::stderr()) {
         return stop.await;
     }
     let (mut bar, mut changes) = (Bar::default(), view.sync.clone());
+    let mut older = Older::default();
     loop {
-        bar.show(&sync_status(&view, wall_ms()));
+        let (now, tip) = (wall_ms(), view.tip.borrow().state.tip().height);
+        let shown = older.look(&history_info(&view, tip), tip.0, now);
+        bar.show(sync(&sync_status(&view, now)).or(shown));
         let changed = async {
             if changes.changed().await.is_err() {
                 // The sync task has ended, so the node is stopping.
@@ -40,19 +47,75 @@ pub(crate) async fn run(view: View, stop: impl Future<Output = ()>) {
     }
 }
 
+/// What the bar shows.
+#[derive(Debug, PartialEq, Eq)]
+struct Shown {
+    done: u64,
+    total: u64,
+    line: String,
+}
+
+/// Progress of sync. `None` if nothing is fetched.
+fn sync(status: &SyncStatus) -> Option<Shown> {
+    let is_fetching = matches!(
+        status.state,
+        SyncState::Manifest | SyncState::Chunks | SyncState::Applying | SyncState::Snapshot
+    );
+    let (done, total) = (status.chunks_verified, status.chunks_total);
+    is_fetching.then(|| Shown { done, total, line: line(status) })
+}
+
+/// How fast a node fetches or executes blocks below its tip.
+#[derive(Default)]
+struct Older {
+    phase: HistoryPhase,
+    /// Times in milliseconds, and how high the node had come then.
+    heights: VecDeque<(u64, u64)>,
+}
+
+impl Older {
+    /// Progress of the phase. `None` for a node that fetches a part of history, since that is no
+    /// fixed amount.
+    fn look(&mut self, history: &HistoryInfo, tip: u64, now_ms: u64) -> Option<Shown> {
+        if history.phase != self.phase {
+            *self = Self { phase: history.phase, ..Self::default() };
+        }
+        let (word, done) = match history.phase {
+            HistoryPhase::Backfill if history.keep == "full" => {
+                ("backfill", history.checked_by_hash_to)
+            }
+            HistoryPhase::Audit => ("audit", history.executed_to),
+            HistoryPhase::Backfill | HistoryPhase::Done => return None,
+        };
+        self.heights.push_back((now_ms, done));
+        let is_old = |(at, _): &(u64, u64)| now_ms.saturating_sub(*at) > MEASURED_MS;
+        while self.heights.front().is_some_and(is_old) {
+            self.heights.pop_front();
+        }
+        let percent = u128::from(done).saturating_mul(100).checked_div(u128::from(tip))?;
+        let mut line = format!("{word}, height {done}/{tip} ({percent}%)");
+        if let Some(ms) = self.left_ms(tip) {
+            line.push_str(&format!(", {} left", time_left(ms)));
+        }
+        Some(Shown { done, total: tip, line })
+    }
+
+    /// Milliseconds until the tip, if the rate stays. `None` without a rate.
+    fn left_ms(&self, tip: u64) -> Option<u64> {
+        let ((began, from), (at, to)) = (self.heights.front()?, self.heights.back()?);
+        let (ms, blocks) = (at.saturating_sub(*began), to.saturating_sub(*from));
+        let left = u128::from(tip.saturating_sub(*to)).saturating_mul(u128::from(ms));
+        u64::try_from(left.checked_div(u128::from(blocks))?).ok()
+    }
+}
+
 /// The bar, while one is shown.
 #[derive(Default)]
 struct Bar(Option<ProgressBar>);
 
 impl Bar {
-    fn show(&mut self, status: &SyncStatus) {
-        let is_fetching = matches!(
-            status.state,
-            SyncState::Manifest | SyncState::Chunks | SyncState::Applying | SyncState::Snapshot
-        );
-        if !is_fetching {
-            return self.hide();
-        }
+    fn show(&mut self, shown: Option<Shown>) {
+        let Some(Shown { done, total, line }) = shown else { return self.hide() };
         let bar = self.0.get_or_insert_with(|| {
             let bar = SCREEN.add(ProgressBar::no_length());
             match ProgressStyle::with_template("{bar:10} {wide_msg}") {
@@ -61,9 +124,9 @@ impl Bar {
             }
         });
         // The bar is empty until the number of chunks is known.
-        bar.set_length(status.chunks_total.max(1));
-        bar.set_position(status.chunks_verified);
-        bar.set_message(line(status));
+        bar.set_length(total.max(1));
+        bar.set_position(done);
+        bar.set_message(line);
     }
 
     fn hide(&mut self) {
@@ -212,6 +275,65 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn older_blocks_have_a_time_left_by_the_rate_of_the_last_seconds() {
+        let mut older = Older::default();
+        for (phase, keep, now_ms, height, text) in [
+            (HistoryPhase::Done, "full", 0, 8_000, None),
+            (HistoryPhase::Backfill, "20GiB", 500, 0, None),
+            (
+                HistoryPhase::Backfill,
+                "full",
+                1_000,
+                1_000,
+                Some("backfill, height 1000/8000 (12%)"),
+            ),
+            (
+                HistoryPhase::Backfill,
+                "full",
+                2_000,
+                2_000,
+                Some("backfill, height 2000/8000 (25%), 6 s left"),
+            ),
+            // Ten seconds later only the last of them count.
+            (
+                HistoryPhase::Backfill,
+                "full",
+                12_000,
+                4_000,
+                Some("backfill, height 4000/8000 (50%), 20 s left"),
+            ),
+            // Nothing arrives.
+            (
+                HistoryPhase::Backfill,
+                "full",
+                30_000,
+                4_000,
+                Some("backfill, height 4000/8000 (50%)"),
+            ),
+            (HistoryPhase::Audit, "full", 31_000, 100, Some("audit, height 100/8000 (1%)")),
+            (
+                HistoryPhase::Audit,
+                "full",
+                32_000,
+                200,
+                Some("audit, height 200/8000 (2%), 1 min 18 s left"),
+            ),
+            (HistoryPhase::Done, "full", 33_000, 8_000, None),
+        ] {
+            let (executed_to, checked_by_hash_to) = match phase {
+                HistoryPhase::Audit => (height, 8_000),
+                _ => (0, height),
+            };
+            let keep = keep.to_owned();
+            let history =
+                HistoryInfo { keep, phase, executed_to, checked_by_hash_to, ..Default::default() };
+            let shown = older.look(&history, 8_000, now_ms);
+            assert_eq!(shown.as_ref().map(|shown| &*shown.line), text, "{now_ms}");
+            assert!(shown.is_none_or(|shown| (shown.done, shown.total) == (height, 8_000)));
+        }
+    }
+
+    #[test]
     fn times_left_are_short_and_never_nothing() {
         for (ms, text) in [
             (0, "1 s"),
@@ -239,7 +361,7 @@ pub(crate) mod tests {
             (SyncState::Chunks, true),
             (SyncState::Live, false),
         ] {
-            bar.show(&status(state));
+            bar.show(sync(&status(state)));
             assert_eq!(bar.0.is_some(), is_there, "{state}");
             if let Some(bar) = &bar.0 {
                 assert_eq!((bar.position(), bar.length()), (199, Some(200)));

@@ -1,12 +1,17 @@
-//! The progress of sync, as RPC sends it. The progress bar shows the same numbers.
+//! The progress of sync and of older blocks, as RPC sends it. The progress bar shows the same
+//! numbers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ledger::api::{SupplierRun, SyncPeer, SyncSegment, SyncState, SyncStatus};
-use ledger::units::SegmentIndex;
+use ledger::api::{
+    HistoryInfo, HistoryPhase, SupplierRun, SyncPeer, SyncSegment, SyncState, SyncStatus,
+};
+use ledger::units::{Height, SegmentIndex};
+use protocol::archive::Keep;
 use protocol::swarm::{PeerReport, SegmentReport, Stage, SyncReport};
 
+use crate::config::keep_text;
 use crate::view::{SUPPLIERS_MAX, SyncView, View};
 
 /// The status of sync. `now_ms` is in milliseconds since 1970.
@@ -70,6 +75,31 @@ pub(crate) fn sync_status(view: &View, now_ms: u64) -> SyncStatus {
             .map(|segment| sync_segment(segment, suppliers.get(&segment.index)))
             .collect(),
         suppliers: supplier_runs(suppliers, sealed),
+    }
+}
+
+/// What is here of history, and who checked it. `tip` is the height that the status tells.
+pub(crate) fn history_info(view: &View, tip: Height) -> HistoryInfo {
+    let store = &view.store;
+    let executed = store.executed_to().max(*view.executed.borrow()).min(tip);
+    let checked = store.checked_by_hash_to().max(executed).min(tip);
+    let archive = view.archive.borrow();
+    let phase = match archive.keep {
+        Keep::Full if !store.is_whole() => HistoryPhase::Backfill,
+        Keep::Full if executed < tip => HistoryPhase::Audit,
+        // A node that does not keep everything executes no blocks before its snapshot.
+        Keep::Bytes(_) | Keep::Recent(_) if archive.is_fetching || !store.keeps_newest_era() => {
+            HistoryPhase::Backfill
+        }
+        _ => HistoryPhase::Done,
+    };
+    HistoryInfo {
+        keep: keep_text(archive.keep),
+        eras: store.kept_eras().into_iter().map(|era| [*era.start(), *era.end()]).collect(),
+        phase,
+        executed_to: executed.0,
+        checked_by_hash_to: checked.0,
+        bytes: view.disk.borrow().history,
     }
 }
 

@@ -23,8 +23,8 @@ impl Store {
         view.segments.checked_by_hash_to(view.tip.height, executed)
     }
 
-    /// Whether every sealed segment of the newest era is kept, whose last segment is not sealed
-    /// yet. A node that keeps only a part of history keeps this era, too.
+    /// Whether every sealed segment of the newest era is kept. The last segment of this era is not
+    /// sealed yet. A node that keeps only a part of history keeps this era, too.
     #[must_use]
     pub fn keeps_newest_era(&self) -> bool {
         let newest = self.read_view().segments.sealed.len() as u64 / ERA_SEGMENTS;

@@ -2,8 +2,8 @@
 
 use ledger::address::encode_address;
 use ledger::api::{
-    AccountInfo, BanInfo, BlockInfo, Faults, Head, HistoryInfo, HistoryPhase, OutputInfo, PeerCost,
-    PeerInfo, QuorumInfo, Status, TransactionInfo, ValidatorInfo,
+    AccountInfo, BanInfo, BlockInfo, Faults, Head, OutputInfo, PeerCost, PeerInfo, QuorumInfo,
+    Status, TransactionInfo, ValidatorInfo,
 };
 use ledger::block::Block;
 use ledger::certificate::Certificate;
@@ -14,12 +14,11 @@ use ledger::signature::PublicKey;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce};
 use protocol::Quorum;
-use protocol::archive::Keep;
 use protocol::budget::{BudgetReport, Cost};
 
 use crate::clock::wall_ms;
-use crate::config::keep_text;
 use crate::network;
+use crate::sync_status::history_info;
 use crate::view::{Activity, TipView, View, block_summary, faults_info};
 
 pub(super) fn block_info(
@@ -124,33 +123,8 @@ pub(super) fn status(view: &View, tip: &TipView, activity: &Activity, peers: usi
         disk_free_bytes: disk.free,
         served_bytes,
         served_peers: count(served_peers),
-        history: history(view, at.height),
+        history: history_info(view, at.height),
         faults: faults(view),
-    }
-}
-
-/// What is here of history, and who checked it. `tip` is the height that the status tells.
-fn history(view: &View, tip: Height) -> HistoryInfo {
-    let store = &view.store;
-    let executed = store.executed_to().max(*view.executed.borrow()).min(tip);
-    let checked = store.checked_by_hash_to().max(executed).min(tip);
-    let archive = view.archive.borrow();
-    let phase = match archive.keep {
-        Keep::Full if !store.is_whole() => HistoryPhase::Backfill,
-        Keep::Full if executed < tip => HistoryPhase::Audit,
-        // A node that does not keep everything executes no blocks before its snapshot.
-        Keep::Bytes(_) | Keep::Recent(_) if archive.is_fetching || !store.keeps_newest_era() => {
-            HistoryPhase::Backfill
-        }
-        _ => HistoryPhase::Done,
-    };
-    HistoryInfo {
-        keep: keep_text(archive.keep),
-        eras: store.kept_eras().into_iter().map(|era| [*era.start(), *era.end()]).collect(),
-        phase,
-        executed_to: executed.0,
-        checked_by_hash_to: checked.0,
-        bytes: view.disk.borrow().history,
     }
 }
 

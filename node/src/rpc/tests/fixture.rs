@@ -162,11 +162,8 @@ impl Fixture {
         Store::create(&directory, &genesis).unwrap();
         let chain = Chain::new(genesis);
         let opened = Store::open(&directory, &chain).unwrap();
-        let tip = TipView {
-            state: opened.state.clone(),
-            certificate: opened.certificate.clone(),
-            header: None,
-        };
+        let (state, certificate) = (opened.state.clone(), opened.certificate.clone());
+        let tip = TipView { state, certificate, header: None };
         let (tip, tip_reader) = watch::channel(Arc::new(tip));
         let (activity, activity_reader) = watch::channel(Activity::default());
         let (quorum, quorum_reader) =
