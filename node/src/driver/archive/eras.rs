@@ -1,7 +1,7 @@
 //! Eras of the store.
 
 use ledger::history::SegmentDescriptor;
-use ledger::store::{ERA_SEGMENTS, Store, StoreError};
+use ledger::store::{ERA_SEGMENTS, Store};
 use ledger::units::Height;
 use protocol::archive::WholeEra;
 
