@@ -132,11 +132,12 @@
 //! };
 //! let (mut swarm, _) = Swarm::new(setup, Duration::ZERO);
 //!
-//! // A link opens. Three messages tell the peer this node's numbers for history and backfill, and
-//! // its height.
+//! // A link opens. Four messages tell the peer this node's numbers for history and backfill, its
+//! // height, and which snapshots it has.
 //! let from = PeerId(1);
 //! let greeting = swarm.handle(Duration::ZERO, Input::Opened(from));
-//! assert!(matches!(greeting[..], [Effect::Send(..), Effect::Send(..), Effect::Send(..)]));
+//! assert_eq!(greeting.len(), 4);
+//! assert!(greeting.iter().all(|effect| matches!(effect, Effect::Send(..))));
 //!
 //! // The caller verifies a chunk when it arrives. The machine never sees the bytes.
 //! let (id, bytes) = (HISTORY.segment(SegmentIndex(0)).chunk(0), b"nobody wants this");
