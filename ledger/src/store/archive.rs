@@ -86,6 +86,20 @@ impl Store {
         }
     }
 
+    /// From now on the blocks and chunks of a kept era are answered with `NotKept`, as if it were
+    /// dropped. Headers, certificates and descriptors can still be read. The files stay, and only
+    /// memory says so: after a restart the era is shown again.
+    pub fn withdraw_era(&self, era: u64) {
+        let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
+        view.segments.withdrawn.insert(era);
+    }
+
+    /// A withdrawn era is shown again.
+    pub fn restore_era(&self, era: u64) {
+        let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
+        view.segments.withdrawn.remove(&era);
+    }
+
     /// Drops a whole era: removes the files of its segments. Their descriptors stay, and the ends
     /// of those whose last block can be read. Makes a checkpoint first, if opening the store would
     /// need blocks of the era. Of an era that was dropped, it removes files that could not be
@@ -123,6 +137,7 @@ impl Store {
                 self.set_gaps(gaps, era, &ends)
             })?;
         }
+        self.restore_era(era);
         kept::remove_gap(&self.shared.files.history, &self.gaps().0, era)
     }
 

@@ -116,6 +116,15 @@ impl Store {
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn block_bytes(&self, height: Height) -> Result<Kept<Vec<u8>>, StoreError> {
+        let view = self.read_view();
+        let is_withdrawn = match view.segments.place(height) {
+            Kept::Here(place) => view.segments.is_withdrawn(place.segment()),
+            _ => false,
+        };
+        drop(view);
+        if is_withdrawn {
+            return Ok(Kept::NotKept);
+        }
         Ok(self.block_part(height, usize::MAX)?.map(|(_, bytes)| bytes))
     }
 
@@ -221,7 +230,9 @@ impl Store {
         }
         let lacks = Cell::new(false);
         let keeps = |segment| {
-            let keeps = self.read_view().segments.gaps.keeps(segment);
+            let view = self.read_view();
+            let segments = &view.segments;
+            let keeps = segments.gaps.keeps(segment) && !segments.is_withdrawn(segment);
             lacks.set(lacks.get() || !keeps);
             keeps
         };

@@ -219,7 +219,7 @@ pub(super) fn read_sealed(disk: &Disk, tip: &TipValue) -> Result<Segments, Store
         Ok(descriptor)
     };
     let sealed = (0..tip.segments).map(read).collect::<Result<_, _>>()?;
-    Ok(Segments { sealed, gaps: Gaps::read(disk, tip)?, open: Open::default() })
+    Ok(Segments { sealed, gaps: Gaps::read(disk, tip)?, ..Segments::default() })
 }
 
 /// Reads the whole open segment: its blocks from height `first` to the tip.

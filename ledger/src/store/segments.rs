@@ -109,7 +109,12 @@ impl Store {
         index: u64,
         read: impl FnOnce(&Files, &SegmentDescriptor) -> Result<T, StoreError>,
     ) -> Result<Kept<T>, StoreError> {
-        let descriptor = self.read_view().segments.sealed(index);
+        let view = self.read_view();
+        let descriptor = match view.segments.is_withdrawn(index) {
+            true => Kept::NotKept,
+            false => view.segments.sealed(index),
+        };
+        drop(view);
         descriptor.try_and_then(|descriptor| {
             self.unless_dropped(index, read(&self.shared.files, &descriptor))
         })
@@ -134,6 +139,8 @@ impl Store {
 pub(super) struct Segments {
     pub(super) sealed: Vec<SegmentDescriptor>,
     pub(super) gaps: Gaps,
+    /// Eras that are kept and nobody is shown.
+    pub(super) withdrawn: BTreeSet<u64>,
     pub(super) open: Open,
 }
 
@@ -191,6 +198,11 @@ impl Place {
 }
 
 impl Segments {
+    /// Whether a segment is in a withdrawn era.
+    pub(super) fn is_withdrawn(&self, segment: u64) -> bool {
+        self.withdrawn.contains(&(segment / ERA_SEGMENTS))
+    }
+
     /// The descriptor of a sealed segment, if the segment is kept.
     fn sealed(&self, index: u64) -> Kept<SegmentDescriptor> {
         let number = usize::try_from(index).ok();

@@ -14,16 +14,26 @@ pub const BACKGROUND: Duration = Duration::from_secs(60);
 pub const AUDITS_A_SECOND: usize = 8;
 /// An audit that has no result after this time is without an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// After this time another peer is audited as well, so that silent ones delay nothing for long.
+const SLOW_AFTER: Duration = Duration::from_secs(5);
 
 /// Audits in flight: at most [`AUDITS_A_SECOND`] for each second of [`PATIENCE`], and a few of the
 /// background.
 #[derive(Debug)]
 pub(super) struct Audits {
-    in_flight: BTreeMap<RequestId, (PeerId, Era, Duration)>,
+    in_flight: BTreeMap<RequestId, Begun>,
     /// How many may still begin before the next tick.
     left: usize,
     /// When the next one of the background begins.
     pub(super) background_at: Duration,
+}
+
+/// An audit in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    pub(super) peer: PeerId,
+    pub(super) era: Era,
+    pub(super) at: Duration,
 }
 
 impl Audits {
@@ -44,28 +54,29 @@ impl Audits {
 
     pub(super) fn begin(&mut self, id: RequestId, peer: PeerId, era: Era, now: Duration) {
         self.left = self.left.saturating_sub(1);
-        self.in_flight.insert(id, (peer, era, now.saturating_add(PATIENCE)));
+        self.in_flight.insert(id, Begun { peer, era, at: now });
     }
 
     /// Ends an audit. `None` if it is not in flight.
-    pub(super) fn end(&mut self, id: RequestId) -> Option<(PeerId, Era)> {
-        self.in_flight.remove(&id).map(|(peer, era, _)| (peer, era))
+    pub(super) fn end(&mut self, id: RequestId) -> Option<Begun> {
+        self.in_flight.remove(&id)
     }
 
-    /// The peers that are being audited for an era.
-    pub(super) fn of(&self, era: Era) -> impl Iterator<Item = PeerId> {
-        let of_era = self.in_flight.values().filter(move |(_, audited, _)| *audited == era);
-        of_era.map(|(peer, ..)| *peer)
+    /// The peers that are being audited for an era, and whether each takes long.
+    pub(super) fn of(&self, era: Era, now: Duration) -> impl Iterator<Item = (PeerId, bool)> {
+        let of_era = self.in_flight.values().filter(move |begun| begun.era == era);
+        of_era.map(move |begun| (begun.peer, now.saturating_sub(begun.at) >= SLOW_AFTER))
     }
 
     /// The peer is gone, so its audits have no result.
     pub(super) fn on_disconnected(&mut self, peer: PeerId) {
-        self.in_flight.retain(|_, (audited, ..)| *audited != peer);
+        self.in_flight.retain(|_, begun| begun.peer != peer);
     }
 
     /// Ends the audits that have been in flight for too long.
-    pub(super) fn take_late(&mut self, now: Duration) -> Vec<PeerId> {
-        let late = self.in_flight.extract_if(.., |_, (.., until)| *until <= now);
-        late.map(|(_, (peer, ..))| peer).collect()
+    pub(super) fn take_late(&mut self, now: Duration) -> Vec<Begun> {
+        let is_late = |begun: &Begun| now.saturating_sub(begun.at) >= PATIENCE;
+        let late = self.in_flight.extract_if(.., |_, begun| is_late(begun));
+        late.map(|(_, begun)| begun).collect()
     }
 }

@@ -1,20 +1,19 @@
-//! How eras are dropped: audits, withdrawal, second look. One batch at a time.
+//! How eras are dropped: withdrawal, then audits. One batch at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::shelf::Presence;
 use super::{Archive, COPIES, Effect, Notice, Plan};
-use crate::eras::{Announcement, Era, EraRanges};
-use crate::ids::{PeerId, RequestId};
+use crate::eras::Era;
+use crate::ids::PeerId;
 
-/// Most eras that are dropped together.
+/// Most eras that are dropped together. Three audits of each take 24 s.
 pub const BATCH_MAX: usize = 64;
-/// A withdrawn era waits for a random time up to this one before the second look. Of two nodes that
-/// withdrew the same era, the one that looks first takes it back, and the other one sees it.
-pub const LOOK_WAIT_MAX: Duration = Duration::from_secs(10);
-/// For how long answers are awaited in the second look.
-const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+/// Withdrawn eras wait for a random time up to this one before the audits. Of two nodes that
+/// withdrew the same era, the one that audits first takes it back, and the other one sees it.
+pub const WAIT_MAX: Duration = Duration::from_secs(10);
+/// For how long holders are audited. Eras that too few have proved by then are given back.
+pub const AUDITS_LAST: Duration = Duration::from_secs(60);
 /// The operator hears of an exceeded budget once it has lasted so long. After a start it takes a
 /// while until copies are proved.
 const NOTICE_AFTER: Duration = Duration::from_secs(60);
@@ -31,65 +30,43 @@ pub(super) struct Drops {
     notice_at: Duration,
 }
 
-/// Eras that are being dropped.
+/// Withdrawn eras. They are audited at others, and each of them goes or is given back alone.
 #[derive(Debug)]
 struct Batch {
     eras: Vec<Era>,
-    /// Copies of each that others must have.
-    needed: usize,
-    step: Step,
-}
-
-#[derive(Debug)]
-enum Step {
-    /// Others are audited.
-    Audits,
-    /// The eras are withdrawn, and the second look waits.
-    Withdrawn(Duration),
-    /// The others are asked what they keep, until all have answered, at the latest until a time.
-    Look { asked: BTreeSet<RequestId>, answers: BTreeMap<PeerId, EraRanges>, until: Duration },
-}
-
-impl Drops {
-    /// An answer to a question of the second look.
-    pub(super) fn on_answer(&mut self, id: RequestId, peer: PeerId, said: &Announcement) {
-        if let Some(Batch { step: Step::Look { asked, answers, .. }, .. }) = &mut self.batch
-            && asked.remove(&id)
-        {
-            answers.insert(peer, said.eras.clone());
-        }
-    }
+    /// Copies that others must prove, once no more proofs are to be had.
+    enough: usize,
+    /// Only audits that began after this time count.
+    withdrawn_at: Duration,
+    /// When the audits begin.
+    audits_at: Duration,
 }
 
 impl Archive {
     /// Goes on with the batch, or begins one if the budget is exceeded or an era lacks room.
     pub(super) fn drop_surplus(&mut self, plan: &Plan, lacks: u64) {
-        let batch = self.drops.batch.take().or_else(|| self.choose(plan, lacks));
-        self.drops.batch = batch.and_then(|batch| self.go_on(batch));
+        self.watch_budget();
+        self.drops.batch = match self.drops.batch.take() {
+            Some(batch) => self.go_on(batch),
+            None => self.choose(plan, lacks).map(|(eras, enough)| self.withdraw(eras, enough)),
+        };
     }
 
     /// The budget has changed: withdrawn eras are kept.
     pub(super) fn give_up_batch(&mut self) {
         if let Some(batch) = self.drops.batch.take() {
-            batch.eras.iter().for_each(|era| {
-                self.shelf.turn(*era, Presence::Leaving, Presence::Kept);
-            });
+            self.restore(batch.eras);
         }
+        // The announcement says how much is kept, too.
         self.announce();
     }
 
-    fn choose(&mut self, plan: &Plan, lacks: u64) -> Option<Batch> {
-        let (used, (limit, most)) = (self.shelf.used(), self.limits());
-        if used <= limit {
+    /// Tells the operator if the budget has been exceeded for long.
+    fn watch_budget(&mut self) {
+        let over = self.shelf.used().saturating_sub(self.shelf.limit());
+        if over == 0 {
             self.drops.stuck_since = None;
-            // Room is made only from eras that would not be kept otherwise.
-            let surplus = plan.order.get(plan.fits..).unwrap_or_default();
-            return self.batch(plan, surplus, lacks, COPIES);
-        }
-        let over = used.saturating_sub(limit);
-        if let Some(batch) = self.batch(plan, &plan.order, over, COPIES) {
-            self.drops.stuck_since = None;
-            return Some(batch);
+            return;
         }
         let stuck_since = *self.drops.stuck_since.get_or_insert(self.now);
         let notice_at = self.drops.notice_at.max(stuck_since.saturating_add(NOTICE_AFTER));
@@ -97,17 +74,37 @@ impl Archive {
             self.drops.notice_at = self.now.saturating_add(NOTICE_EVERY);
             self.effects.push(Effect::Notice(Notice::OverBudget { bytes: over }));
         }
-        // The longer it lasts, the fewer copies are enough. Peers that were connected come back
-        // within this time.
-        let periods = self.now.saturating_sub(stuck_since).as_millis();
-        let periods = periods.checked_div(self.gone_counts.as_millis()).unwrap_or(0);
-        let lowest = COPIES.saturating_sub(usize::try_from(periods).unwrap_or(COPIES)).max(1);
-        let over = used.saturating_sub(most);
-        (lowest..COPIES).rev().find_map(|needed| self.batch(plan, &plan.order, over, needed))
     }
 
-    /// A batch from the end of this part of the order, that frees so many bytes.
-    fn batch(&self, plan: &Plan, order: &[Era], free: u64, needed: usize) -> Option<Batch> {
+    /// Copies that are enough now. The longer the budget is exceeded, the fewer are enough. Peers
+    /// that were connected come back within this time.
+    fn enough(&self) -> usize {
+        let Some(stuck_since) = self.drops.stuck_since else { return COPIES };
+        let periods = self.now.saturating_sub(stuck_since).as_millis();
+        let periods = periods.checked_div(self.gone_counts.as_millis()).unwrap_or(0);
+        COPIES.saturating_sub(usize::try_from(periods).unwrap_or(COPIES)).max(1)
+    }
+
+    /// The eras to withdraw, and how many proved copies of them are enough.
+    fn choose(&self, plan: &Plan, lacks: u64) -> Option<(Vec<Era>, usize)> {
+        let (used, (limit, most)) = (self.shelf.used(), self.limits());
+        if used <= limit {
+            // Room is made only from eras that would not be kept otherwise.
+            let surplus = plan.order.get(plan.fits..).unwrap_or_default();
+            return self.batch(plan, surplus, lacks, COPIES).map(|eras| (eras, COPIES));
+        }
+        let enough = if used > most { self.enough() } else { COPIES };
+        let over = used.saturating_sub(limit);
+        let of_copies = |copies| {
+            let free = if copies < COPIES { used.saturating_sub(most) } else { over };
+            self.batch(plan, &plan.order, free, copies)
+        };
+        (enough..=COPIES).rev().find_map(of_copies).map(|eras| (eras, enough))
+    }
+
+    /// Eras from the end of this part of the order that free so many bytes. So many others claim
+    /// each of them.
+    fn batch(&self, plan: &Plan, order: &[Era], free: u64, copies: usize) -> Option<Vec<Era>> {
         let mut freed = 0u64;
         let mut eras = Vec::new();
         for era in order.iter().rev() {
@@ -115,107 +112,96 @@ impl Archive {
                 break;
             }
             let live = plan.counts.live.get(era.index()).copied().unwrap_or(0);
-            let may_go = live >= needed && self.shelf.is_due(*era, self.now);
+            let may_go = live >= copies && self.shelf.is_due(*era, self.now);
             if may_go && self.shelf.is(*era, Presence::Kept) {
                 freed = freed.saturating_add(self.shelf.bytes(*era));
                 eras.push(*era);
             }
         }
-        (!eras.is_empty()).then_some(Batch { eras, needed, step: Step::Audits })
+        (!eras.is_empty()).then_some(eras)
     }
 
+    /// Nobody is shown these eras any more. Audits that begin later cannot be answered with this
+    /// node's own copies.
+    fn withdraw(&mut self, eras: Vec<Era>, enough: usize) -> Batch {
+        for era in &eras {
+            self.shelf.turn(*era, Presence::Kept, Presence::Leaving);
+        }
+        self.effects.push(Effect::Withdraw(eras.clone()));
+        self.announce_at_once();
+        let most = u64::try_from(WAIT_MAX.as_millis()).unwrap_or(u64::MAX);
+        let wait = Duration::from_millis(self.lots.below(most));
+        let audits_at = self.now.saturating_add(wait);
+        Batch { eras, enough, withdrawn_at: self.now, audits_at }
+    }
+
+    /// Takes eras of the batch back.
+    fn restore(&mut self, mut eras: Vec<Era>) {
+        eras.retain(|era| self.shelf.turn(*era, Presence::Leaving, Presence::Kept));
+        if !eras.is_empty() {
+            self.effects.push(Effect::Restore(eras));
+            self.announce();
+        }
+    }
+
+    /// Audits others. Drops the eras that enough have proved, and takes those back that cannot be
+    /// proved.
     fn go_on(&mut self, mut batch: Batch) -> Option<Batch> {
-        match batch.step {
-            Step::Audits => {
-                if self.audit_holders(&mut batch) {
-                    for era in &batch.eras {
-                        self.shelf.turn(*era, Presence::Kept, Presence::Leaving);
-                    }
-                    self.announce_at_once();
-                    let most = u64::try_from(LOOK_WAIT_MAX.as_millis()).unwrap_or(u64::MAX);
-                    let wait = Duration::from_millis(self.lots.below(most));
-                    batch.step = Step::Withdrawn(self.now.saturating_add(wait));
-                }
-                (!batch.eras.is_empty()).then_some(batch)
-            }
-            Step::Withdrawn(until) if self.now < until => Some(batch),
-            Step::Withdrawn(_) => {
-                let holders: BTreeSet<PeerId> = batch
-                    .eras
-                    .iter()
-                    .flat_map(|era| self.peers.provers(*era, |_| true).into_values())
-                    .collect();
-                let asked = holders.into_iter().map(|peer| self.ask(peer)).collect();
-                let until = self.now.saturating_add(LOOK_PATIENCE);
-                batch.step = Step::Look { asked, answers: BTreeMap::new(), until };
-                Some(batch)
-            }
-            Step::Look { ref asked, until, .. } if !asked.is_empty() && self.now < until => {
-                Some(batch)
-            }
-            Step::Look { ref answers, .. } => {
-                self.decide(&batch.eras, batch.needed, answers);
-                None
+        if self.now < batch.audits_at {
+            return Some(batch);
+        }
+        let is_late = self.now >= batch.audits_at.saturating_add(AUDITS_LAST);
+        let (_, most) = self.limits();
+        let (mut used, mut fewest) = (self.shelf.used(), COPIES);
+        let (mut gone, mut back, mut open) = (Vec::new(), Vec::new(), Vec::new());
+        batch.eras.retain(|era| self.shelf.is(*era, Presence::Leaving));
+        for era in batch.eras {
+            let provers = self.peers.provers(era, batch.withdrawn_at);
+            let candidates = self.peers.candidates(era, &provers);
+            let proved = provers.len();
+            let hopes = proved.saturating_add(candidates.len()) >= batch.enough;
+            if proved < COPIES && hopes && !candidates.is_empty() && !is_late {
+                self.audit_more(era, COPIES.saturating_sub(proved), candidates);
+                open.push(era);
+            } else if proved >= COPIES || (proved >= batch.enough && used > most) {
+                used = used.saturating_sub(self.shelf.bytes(era));
+                fewest = fewest.min(proved);
+                gone.push(era);
+            } else {
+                back.push(era);
             }
         }
+        back.iter().for_each(|era| self.put_off(*era));
+        self.restore(back);
+        self.drop_all(gone, fewest);
+        (!open.is_empty()).then_some(Batch { eras: open, ..batch })
     }
 
-    /// Audits others until enough of them have proved each era. Eras that too few can prove leave
-    /// the batch. Returns whether all eras that are left are proved.
-    fn audit_holders(&mut self, batch: &mut Batch) -> bool {
-        let mut is_proved = true;
-        let (mut audits, mut hopeless) = (Vec::new(), Vec::new());
-        for era in &batch.eras {
-            if !self.shelf.is(*era, Presence::Kept) {
-                hopeless.push(*era);
-                continue;
-            }
-            let provers = self.peers.provers(*era, |_| true);
-            let missing = batch.needed.saturating_sub(provers.len());
-            let candidates = self.peers.candidates(*era, &provers);
-            if candidates.len() < missing {
-                hopeless.push(*era);
-                continue;
-            }
-            is_proved &= missing == 0;
-            let under_way: Vec<PeerId> = self.audits.of(*era).collect();
-            let begun = candidates.iter().filter(|peer| under_way.contains(peer)).count();
-            let next = candidates.iter().filter(|peer| !under_way.contains(peer));
-            audits.extend(next.take(missing.saturating_sub(begun)).map(|peer| (*peer, *era)));
-        }
-        for (peer, era) in audits {
+    /// Begins audits of an era at the first of these peers, so that as many as are missing are in
+    /// flight. One that takes long is no longer waited for.
+    fn audit_more(&mut self, era: Era, missing: usize, candidates: Vec<PeerId>) {
+        let begun: Vec<(PeerId, bool)> = self.audits.of(era, self.now).collect();
+        let awaited = |peer: &PeerId| begun.contains(&(*peer, false));
+        let more = missing.saturating_sub(candidates.iter().filter(|peer| awaited(peer)).count());
+        let is_new = |peer: &PeerId| begun.iter().all(|(audited, _)| audited != peer);
+        for peer in candidates.into_iter().filter(is_new).take(more) {
             if self.audits.has_room() {
                 self.audit(peer, era);
             }
         }
-        batch.eras.retain(|era| !hopeless.contains(era));
-        hopeless.into_iter().for_each(|era| self.put_off(era));
-        is_proved && !batch.eras.is_empty()
     }
 
-    /// Drops the eras that enough others still keep, by their answers, and keeps the others.
-    fn decide(&mut self, eras: &[Era], needed: usize, answers: &BTreeMap<PeerId, EraRanges>) {
-        let mut gone = Vec::new();
-        for era in eras {
-            let keeps = |peer| answers.get(&peer).is_some_and(|eras| eras.contains(*era));
-            if self.peers.provers(*era, keeps).len() >= needed {
-                if self.shelf.turn(*era, Presence::Leaving, Presence::Absent) {
-                    gone.push(*era);
-                }
-            } else {
-                self.shelf.turn(*era, Presence::Leaving, Presence::Kept);
-                self.put_off(*era);
-            }
+    /// Drops eras, of which others have proved so many copies.
+    fn drop_all(&mut self, mut eras: Vec<Era>, copies: usize) {
+        eras.retain(|era| self.shelf.turn(*era, Presence::Leaving, Presence::Absent));
+        if eras.is_empty() {
+            return;
         }
-        if gone.len() < eras.len() {
-            self.announce();
+        if copies < COPIES {
+            self.effects.push(Effect::Notice(Notice::FewCopies { eras: eras.len(), copies }));
+        } else {
+            self.drops.stuck_since = None;
         }
-        if needed < COPIES && !gone.is_empty() {
-            let notice = Notice::FewCopies { eras: gone.len(), copies: needed };
-            self.effects.push(Effect::Notice(notice));
-        }
-        if !gone.is_empty() {
-            self.effects.push(Effect::Drop(gone));
-        }
+        self.effects.push(Effect::Drop(eras));
     }
 }

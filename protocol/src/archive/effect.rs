@@ -9,9 +9,6 @@ pub enum Effect {
     /// Send [`Archive::announcement`](super::Archive::announcement) to a peer as a request. Its
     /// answer is the peer's own announcement, made after the request arrived: hand it in with this
     /// number.
-    ///
-    /// From now on each question of a peer is answered with the same announcement, and chunks of
-    /// eras that are not in it are answered with *not kept*.
     Exchange {
         /// The peer.
         peer: PeerId,
@@ -33,7 +30,12 @@ pub enum Effect {
     /// Fetch an era from the peers that have it, then hand in
     /// [`Input::Fetched`](super::Input::Fetched) or [`Input::Unfetched`](super::Input::Unfetched).
     Fetch(Era),
-    /// Remove these eras from the disk, at most [`BATCH_MAX`](super::BATCH_MAX).
+    /// Serve these eras to nobody from now on, by any way. Before the next effect nobody is given
+    /// any part of them.
+    Withdraw(Vec<Era>),
+    /// Serve these withdrawn eras again.
+    Restore(Vec<Era>),
+    /// Remove these withdrawn eras from the disk, at most [`BATCH_MAX`](super::BATCH_MAX).
     Drop(Vec<Era>),
     /// Tell the operator.
     Notice(Notice),

@@ -12,19 +12,19 @@
 //! **Repair** believes what peers claim, until an audit speaks against it. An era with too few
 //! believed copies is fetched by the first node that has none, and a few seconds later by the next.
 //!
-//! **Dropping** believes nothing but audits. An era goes in three steps:
+//! **Dropping** believes nothing but audits. An era goes in two steps:
 //!
-//! 1. *Audits.* [`COPIES`] other nodes, each of another address group, have shown a chunk of it
-//!    within a day.
-//! 2. *Withdrawal.* This node announces that it does not keep the era, answers for it with *not
-//!    kept*, and waits for a random time.
-//! 3. *Second look.* It asks these nodes what they keep. If fewer than [`COPIES`] of them still
-//!    keep the era, it announces the era again. Otherwise it drops it.
+//! 1. *Withdrawal.* This node announces that it does not keep the era, serves it to nobody, and
+//!    waits for a random time.
+//! 2. *Audits.* [`COPIES`] other nodes, each of another address group, show a chunk of it. Only
+//!    audits that began after the withdrawal count. If too few show it within a minute, this node
+//!    announces and serves the era again.
 //!
 //! Two nodes that drop an era at the same time cannot rely on each other: of all nodes that drop
-//! it, take the one that withdrew last. Each copy that it counted was announced after that, so no
-//! node that withdrew earlier was counted, and [`COPIES`] remain. No clock and no delay matters to
-//! this. The random wait only makes it rare that both take the era back.
+//! it, take the one that withdrew last. When it began its audits, no other of them served the era.
+//! So each chunk that it was shown came from a node that does not drop the era, even if those that
+//! showed it only relayed it. No clock and no delay matters to this. The random wait only makes it
+//! rare that both take the era back.
 //!
 //! An era of which too few copies are proved stays, even if the budget is exceeded by up to a
 //! tenth. Beyond that, eras go of which fewer copies are proved, but never the last copy.
@@ -40,7 +40,7 @@ mod places;
 mod shelf;
 
 pub use audits::{AUDITS_A_SECOND, BACKGROUND};
-pub use drops::{BATCH_MAX, LOOK_WAIT_MAX};
+pub use drops::{AUDITS_LAST, BATCH_MAX, WAIT_MAX};
 pub use effect::{Effect, Notice};
 pub use input::{Audit, Input, Keep, Setup, WholeEra};
 pub use peers::AUDIT_LASTS;
@@ -209,26 +209,23 @@ impl Archive {
 
     fn on_announced(&mut self, peer: PeerId, said: Announcement, answers: Option<RequestId>) {
         let is_answer = answers.is_some_and(|id| self.exchanges.end(id, peer));
-        if let Some(id) = answers.filter(|_| is_answer) {
-            self.drops.on_answer(id, peer, &said);
-        }
         self.peers.on_announced(peer, said, is_answer);
         self.plan = None;
     }
 
     fn on_audited(&mut self, id: RequestId, audit: Audit) {
-        let Some((peer, era)) = self.audits.end(id) else { return };
+        let Some(begun) = self.audits.end(id) else { return };
         match audit {
-            Audit::Passed => self.peers.on_passed(peer, era, self.now),
-            Audit::Failed => self.peers.on_failed(peer, era, self.now),
-            Audit::Unanswered => self.peers.on_missed(peer),
+            Audit::Passed => self.peers.on_passed(begun),
+            Audit::Failed => self.peers.on_failed(begun, self.now),
+            Audit::Unanswered => self.peers.on_missed(begun.peer),
         }
         self.plan = None;
     }
 
     fn take_late(&mut self) {
-        for peer in self.audits.take_late(self.now) {
-            self.peers.on_missed(peer);
+        for begun in self.audits.take_late(self.now) {
+            self.peers.on_missed(begun.peer);
             self.plan = None;
         }
         for peer in self.exchanges.take_late(self.now) {

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use ledger::hash::Hash;
 
+use super::audits::Begun;
 use super::places::place_hash;
 use super::shelf::Shelf;
 use crate::eras::{Announcement, Era};
 use crate::ids::PeerId;
 
-/// For how long a passed audit proves a copy, and a failed one disproves it.
+/// For how long a failed audit disproves a claim. A passed one proves a copy only to a node that
+/// had withdrawn the era before.
 pub const AUDIT_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most peers that are known, connected or gone. A node has at most 120 connections. When there is
 /// no room, the peer that is gone longest is forgotten.
@@ -32,7 +34,7 @@ pub(super) struct Peer {
     /// For each era, whether its place is before ours. Empty until it announces that it is an
     /// archive node. Takes one byte an era.
     is_before: Vec<bool>,
-    /// When an audit of an era last passed or failed, and which.
+    /// When the last audit of an era began that passed or failed, and whether it passed.
     audited: BTreeMap<Era, (Duration, bool)>,
     /// Number of audits in a row without an answer.
     missed: u8,
@@ -55,14 +57,15 @@ impl Peer {
         !self.is_doubted && !is_disproved && self.said.eras.contains(era)
     }
 
-    /// Whether it is connected, believed, and has passed an audit of the era.
-    fn proves(&self, era: Era) -> bool {
-        let has_passed = matches!(self.audited.get(&era), Some((_, true)));
+    /// Whether it is connected, believed, and has passed an audit of the era that began after this
+    /// time.
+    fn proves(&self, era: Era, after: Duration) -> bool {
+        let has_passed = matches!(self.audited.get(&era), Some((at, true)) if *at > after);
         self.is_connected() && has_passed && self.is_believed(era)
     }
 
-    fn record(&mut self, era: Era, now: Duration, has_passed: bool) {
-        self.audited.insert(era, (now, has_passed));
+    fn record(&mut self, era: Era, begun: Duration, has_passed: bool) {
+        self.audited.insert(era, (begun, has_passed));
         if self.audited.len() > AUDITED_MAX
             && let Some((oldest, _)) = self.audited.iter().min_by_key(|(_, (at, _))| *at)
         {
@@ -132,7 +135,12 @@ impl Peers {
     pub(super) fn on_announced(&mut self, number: PeerId, said: Announcement, is_answer: bool) {
         let Some(peer) = self.0.get_mut(&number) else { return };
         if is_answer && let Some(era) = peer.accused.take() {
-            peer.is_doubted |= said.eras.contains(era);
+            let is_claimed = said.eras.contains(era);
+            peer.is_doubted |= is_claimed;
+            if !is_claimed {
+                // It did not lie. When it claims the era again, it may have it.
+                peer.audited.remove(&era);
+            }
         }
         peer.said = said;
     }
@@ -144,18 +152,18 @@ impl Peers {
         }
     }
 
-    pub(super) fn on_passed(&mut self, number: PeerId, era: Era, now: Duration) {
-        let Some(peer) = self.0.get_mut(&number) else { return };
-        peer.record(era, now, true);
+    pub(super) fn on_passed(&mut self, Begun { peer, era, at }: Begun) {
+        let Some(peer) = self.0.get_mut(&peer) else { return };
+        peer.record(era, at, true);
         (peer.missed, peer.is_doubted) = (0, false);
     }
 
     /// The peer could not show an era. Perhaps it has dropped it meanwhile, so it is asked before
     /// all of its claims are doubted.
-    pub(super) fn on_failed(&mut self, number: PeerId, era: Era, now: Duration) {
-        let Some(peer) = self.0.get_mut(&number) else { return };
+    pub(super) fn on_failed(&mut self, Begun { peer, era, at }: Begun, now: Duration) {
+        let Some(peer) = self.0.get_mut(&peer) else { return };
         if peer.said.eras.contains(era) {
-            peer.record(era, now, false);
+            peer.record(era, at, false);
             (peer.accused, peer.exchange_at) = (Some(era), now);
         }
     }
@@ -203,27 +211,26 @@ impl Peers {
         Some((*number, peer.said.eras.below(end).nth(nth)?))
     }
 
-    /// Of each address group one connected peer that has proved an era, and that the caller admits.
-    pub(super) fn provers(
-        &self,
-        era: Era,
-        admits: impl Fn(PeerId) -> bool,
-    ) -> BTreeMap<u64, PeerId> {
-        let proved = self.connected().filter(|(number, peer)| peer.proves(era) && admits(*number));
+    /// Of each address group one connected peer that has proved an era in an audit that began after
+    /// this time.
+    pub(super) fn provers(&self, era: Era, after: Duration) -> BTreeMap<u64, PeerId> {
+        let proved = self.connected().filter(|(_, peer)| peer.proves(era, after));
         proved.map(|(number, peer)| (peer.group, number)).collect()
     }
 
-    /// Connected peers that could prove an era if they were audited, in the order of their places.
-    /// None is of these groups, and no two are of one group.
-    pub(super) fn candidates(&self, era: Era, but: &BTreeMap<u64, PeerId>) -> Vec<PeerId> {
-        let open = self.connected().filter(|(_, peer)| {
-            peer.is_believed(era) && !peer.proves(era) && !but.contains_key(&peer.group)
-        });
-        let mut open: Vec<(Hash, u64, PeerId)> =
-            open.map(|(number, peer)| (place_hash(era, &peer.id), peer.group, number)).collect();
+    /// Connected peers that could prove an era if they were audited. Those that left audits without
+    /// an answer are the last, and otherwise the order is that of their places. None is of the
+    /// groups of these provers, and no two are of one group.
+    pub(super) fn candidates(&self, era: Era, provers: &BTreeMap<u64, PeerId>) -> Vec<PeerId> {
+        let open = self
+            .connected()
+            .filter(|(_, peer)| peer.is_believed(era) && !provers.contains_key(&peer.group));
+        let mut open: Vec<(u8, Hash, u64, PeerId)> = open
+            .map(|(number, peer)| (peer.missed, place_hash(era, &peer.id), peer.group, number))
+            .collect();
         open.sort_unstable();
         let mut groups = Vec::new();
-        open.retain(|(_, group, _)| {
+        open.retain(|(.., group, _)| {
             let is_new = !groups.contains(group);
             groups.push(*group);
             is_new

@@ -107,13 +107,13 @@ pub enum Input {
         /// What an earlier run staged of them.
         staged: Vec<Staged>,
     },
-    /// Sealed segments of history below the tip are in their place now. It is one answer to
-    /// [`Effect::Keep`](super::Effect::Keep).
+    /// Sealed segments of history below the tip are in their place now, or are served again. It is
+    /// one answer to [`Effect::Keep`](super::Effect::Keep).
     Kept(SegmentRange),
     /// The other answer to [`Effect::Keep`](super::Effect::Keep): these chunks are damaged on disk.
     /// If there are none, the disk refused.
     NotPlaced(SegmentIndex, Vec<u32>),
-    /// Sealed segments of history are not here any more.
+    /// Sealed segments of history are not here any more, or are served to nobody for now.
     Dropped(SegmentRange),
     /// The connection has taken in the whole chunk for a peer, so another one may follow.
     Written(PeerId),

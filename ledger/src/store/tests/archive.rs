@@ -270,6 +270,44 @@ fn a_dropped_era_gives_its_bytes_back_and_leaves_the_ends_of_its_segments() {
     assert_eq!(verified(&place.path, &maker.chain).problems, []);
 }
 
+/// Its files stay, and drop it as any other.
+#[test]
+fn a_withdrawn_era_is_shown_to_nobody_until_it_is_restored_or_a_restart() {
+    let (place, mut store, maker, blocks) = four_eras();
+    let rules = maker.chain.history_rules();
+    let all = bytes_on_disk(&place);
+    for restarts in [false, true] {
+        store.withdraw_era(1);
+        assert_eq!(bytes_on_disk(&place), all);
+        for (height, segment) in [(49, 16), (96, 31)] {
+            let committed = &blocks[height as usize - 1];
+            assert_eq!(store.block_bytes(Height(height)).unwrap(), Kept::NotKept);
+            assert!(store.block_proof(Height(height)).unwrap() == Kept::NotKept);
+            assert_eq!(store.height_of(&committed.block.hash()).unwrap(), Kept::NotKept);
+            assert_eq!(store.chunk(segment, 0, &rules).unwrap(), Kept::NotKept);
+            assert_eq!(store.chunk_hashes(segment).unwrap(), Kept::NotKept);
+        }
+        for (height, segment) in [(48, 15), (97, 32)] {
+            assert!(store.block_bytes(Height(height)).unwrap().here().is_some());
+            assert!(store.certificate(Height(height)).unwrap().here().is_some());
+            assert!(store.chunk(segment, 0, &rules).unwrap().here().is_some());
+        }
+        if restarts {
+            store = reopened(&place, store, &maker);
+        } else {
+            store.restore_era(1);
+        }
+        check_readers(&store, &maker.chain, &blocks);
+    }
+    store.withdraw_era(1);
+    store.drop_era(1).unwrap();
+    check_without(&store, &maker, &blocks, &era(1).collect());
+    for (head, bytes) in &segments(&blocks)[16..32] {
+        store.keep_segment(head, bytes).unwrap();
+    }
+    check_readers(&store, &maker.chain, &blocks);
+}
+
 #[test]
 fn only_whole_eras_are_dropped() {
     let (maker, blocks) = chain(47, 0);

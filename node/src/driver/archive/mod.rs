@@ -364,7 +364,22 @@ impl Driver {
                     self.progress.1 = now;
                     self.tell_fetches().await;
                 }
-                Effect::Drop(eras) => self.drop(eras).await,
+                Effect::Withdraw(eras) => {
+                    for Era(era) in eras {
+                        self.parts.store.withdraw_era(era);
+                        let _gone = self.parts.swarm.send(ToSwarm::Dropped(era)).await;
+                    }
+                }
+                Effect::Restore(eras) => {
+                    for Era(era) in eras {
+                        self.parts.store.restore_era(era);
+                        let _gone = self.parts.swarm.send(ToSwarm::Restored(era)).await;
+                    }
+                }
+                Effect::Drop(eras) => {
+                    tracing::info!("dropping {} eras of history, which others keep", eras.len());
+                    eras.into_iter().for_each(|era| self.drop_era(era));
+                }
                 Effect::Notice(notice) => report(notice),
             }
         }
@@ -403,21 +418,14 @@ impl Driver {
     /// Drops an era of which a part is here. A node that keeps everything still fetches the rest.
     async fn drop_part(&mut self, era: Era) {
         if self.parts.sharing.keep != Keep::Full {
-            self.drop_era(era).await;
+            self.drop_era(era);
+            let _gone = self.parts.swarm.send(ToSwarm::Dropped(era.0)).await;
         }
     }
 
-    async fn drop_era(&mut self, Era(era): Era) {
+    fn drop_era(&self, Era(era): Era) {
         if let Err(error) = self.parts.store.drop_era(era) {
             tracing::error!("era {era} of history was not dropped whole: {error}");
-        }
-        let _gone = self.parts.swarm.send(ToSwarm::Dropped(era)).await;
-    }
-
-    async fn drop(&mut self, eras: Vec<Era>) {
-        tracing::info!("dropping {} eras of history, which others keep", eras.len());
-        for era in eras {
-            self.drop_era(era).await;
         }
     }
 

@@ -23,8 +23,10 @@ pub(crate) enum ToSwarm {
     /// The eras to fetch, in place of those that were said before. A node that keeps all of history
     /// fetches whatever it lacks.
     Fetch(BTreeSet<u64>),
-    /// An era was dropped.
+    /// An era was dropped, or is served to nobody for now.
     Dropped(u64),
+    /// An era is served again.
+    Restored(u64),
 }
 
 /// Backfill's part of the shell.
@@ -117,11 +119,8 @@ impl Shell {
                 self.backfill.wanted = Some(eras);
                 self.begin_backfill()
             }
-            ToSwarm::Dropped(era) => {
-                let first = era.saturating_mul(ERA_SEGMENTS);
-                let last = SegmentIndex(first.saturating_add(ERA_SEGMENTS - 1));
-                self.give(Input::Dropped(SegmentRange { first: SegmentIndex(first), last }))
-            }
+            ToSwarm::Dropped(era) => self.give(Input::Dropped(segments(era))),
+            ToSwarm::Restored(era) => self.give(Input::Kept(segments(era))),
         }
     }
 
@@ -195,6 +194,13 @@ impl Shell {
             }
         }
     }
+}
+
+/// The segments of an era.
+fn segments(era: u64) -> SegmentRange {
+    let first = era.saturating_mul(ERA_SEGMENTS);
+    let last = SegmentIndex(first.saturating_add(ERA_SEGMENTS - 1));
+    SegmentRange { first: SegmentIndex(first), last }
 }
 
 /// The sealed segments that are here.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{Conduct, GONE_COUNTS, MINUTE};
+use super::world::{Conduct, GONE_COUNTS, MINUTE, World};
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -49,11 +49,28 @@ fn a_liar_that_kept_its_eras_for_a_while_is_found() {
         let mut world = full(seed, 64);
         world.join(Conduct::Hoards, Keep::Full, true, None);
         world.run(MINUTE);
-        lower(&mut world, share(64, 34));
+        lower(&mut world, share(64, 28));
         assert!(world.fewest() >= COPIES - 1);
         world.lose_disk(NODES);
         // Each node audits one of twelve others a minute.
         longest = longest.max(world.run_until(HOUR * 2, |world| world.fewest() >= COPIES));
     }
     assert!(longest > MINUTE, "nobody relied on the liar");
+}
+
+/// They show chunks that they get from honest nodes, also from the one that audits them.
+#[test]
+fn nodes_that_relay_chunks_of_others_do_not_make_a_last_copy_go() {
+    for seed in 0..5 {
+        let mut world = World::new(seed, 64);
+        world.join(Conduct::Honest, Keep::Full, true, None);
+        world.join(Conduct::Honest, Keep::Full, true, None);
+        (0..40).for_each(|_| world.join(Conduct::Relays, Keep::Full, false, None));
+        world.run(MINUTE);
+        (0..2).for_each(|node| world.keep(node, share(64, 20)));
+        // Long enough that one proved copy would be enough.
+        world.run(GONE_COUNTS * 60);
+        assert!(world.fewest() >= 1, "seed {seed}: {:?}", world.copies());
+        assert!(!world.drops.is_empty(), "no copy of the two went");
+    }
 }

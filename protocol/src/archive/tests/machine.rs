@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::{
-    AUDIT_LASTS, Archive, Audit, Effect, GONE_COUNTS, Input, LOOK_WAIT_MAX, Setup, WholeEra,
+    AUDITS_LAST, Archive, Audit, Effect, GONE_COUNTS, Input, Setup, WAIT_MAX, WholeEra,
 };
 use super::*;
 use crate::eras::{Announcement, Era, EraRanges};
@@ -60,17 +60,15 @@ impl Bench {
         peers
     }
 
-    /// The questions of the second look.
-    fn await_look(&mut self) -> Vec<(u64, RequestId)> {
-        assert!(!self.machine.announcement().eras.contains(Era(0)), "not withdrawn");
-        // The withdrawal is announced in the second in which it happens.
-        for _ in 0..=LOOK_WAIT_MAX.as_secs() {
-            let asked = exchanges(&self.second());
-            if !asked.is_empty() {
-                return asked;
+    /// Waits until an era is withdrawn and audited.
+    fn await_audits(&mut self) -> Vec<Effect> {
+        for _ in 0..=WAIT_MAX.as_secs() + 1 {
+            let effects = self.second();
+            if effects.iter().any(|effect| matches!(effect, Effect::Audit { .. })) {
+                return effects;
             }
         }
-        panic!("no second look");
+        panic!("no audit");
     }
 }
 
@@ -82,49 +80,79 @@ fn exchanges(effects: &[Effect]) -> Vec<(u64, RequestId)> {
     effects.iter().filter_map(exchange).collect()
 }
 
-/// The era that this machine drops is audited at three others, withdrawn, looked for again, and
-/// gone. `answer` is what each of the three says in the second look; `None` is no answer.
-fn drop_with(answer: impl Fn(u64) -> Option<&'static [u64]>) -> (bool, Bench) {
+fn audits(effects: &[Effect]) -> Vec<(u64, RequestId)> {
+    let audit = |effect: &Effect| match effect {
+        Effect::Audit { peer, request, .. } => Some((peer.0, *request)),
+        _ => None,
+    };
+    let mut audits: Vec<_> = effects.iter().filter_map(audit).collect();
+    audits.sort_unstable();
+    audits
+}
+
+/// The era that this machine drops is withdrawn, audited at three others, and gone or restored.
+/// `result` is that of each audit; `None` is no answer.
+fn drop_with(result: impl Fn(u64) -> Option<Audit>) -> (bool, Bench) {
     let mut bench = Bench::new(1, Keep::Bytes(0));
     (1..=3).for_each(|peer| drop(bench.meet(peer, peer, &[0])));
     let effects = bench.second();
-    assert_eq!(bench.pass(&effects), [1, 2, 3]);
-    assert!(bench.machine.announcement().eras.contains(Era(0)));
-    assert_eq!(exchanges(&bench.second()).len(), 3, "the withdrawal is announced at once");
-    for (peer, request) in bench.await_look() {
-        if let Some(eras) = answer(peer) {
-            bench.say(peer, eras, Some(request));
+    assert!(effects.contains(&Effect::Withdraw(vec![Era(0)])), "{effects:?}");
+    assert_eq!(exchanges(&effects).len(), 3, "the withdrawal is announced at once");
+    let effects = bench.await_audits();
+    assert_eq!(audits(&effects).iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [1, 2, 3]);
+    for (peer, request) in audits(&effects) {
+        if let Some(result) = result(peer) {
+            bench.give(Input::Audited(request, result));
         }
     }
-    let mut is_gone = false;
-    for _ in 0..6 {
-        is_gone |= bench.second().contains(&Effect::Drop(vec![Era(0)]));
+    for _ in 0..=AUDITS_LAST.as_secs() {
+        let effects = bench.second();
+        let is_gone = effects.contains(&Effect::Drop(vec![Era(0)]));
+        assert_eq!(bench.machine.announcement().eras.contains(Era(0)), {
+            effects.contains(&Effect::Restore(vec![Era(0)]))
+        });
+        if is_gone || effects.contains(&Effect::Restore(vec![Era(0)])) {
+            return (is_gone, bench);
+        }
+        // The silent peer is asked again, and says nothing.
     }
-    assert_ne!(is_gone, bench.machine.announcement().eras.contains(Era(0)));
-    (is_gone, bench)
+    panic!("neither gone nor restored");
 }
 
 #[test]
-fn an_era_goes_only_if_all_answer_that_they_still_keep_it() {
-    assert!(drop_with(|_| Some(&[0])).0);
-    assert!(!drop_with(|peer| Some(if peer == 2 { &[] } else { &[0] })).0);
-    assert!(!drop_with(|peer| (peer != 2).then_some(&[0u64][..])).0);
+fn an_era_goes_only_if_three_show_it_after_the_withdrawal() {
+    assert!(drop_with(|_| Some(Audit::Passed)).0);
+    assert!(!drop_with(|peer| Some(if peer == 2 { Audit::Failed } else { Audit::Passed })).0);
+    assert!(!drop_with(|peer| (peer != 2).then_some(Audit::Passed)).0);
 }
 
-/// What a peer says of itself, unasked, does not prove that it kept the era after our withdrawal.
+/// What peers showed before the withdrawal they may have had from this node.
 #[test]
-fn only_answers_to_questions_after_the_withdrawal_count() {
-    let mut bench = Bench::new(1, Keep::Bytes(0));
+fn only_audits_that_began_after_the_withdrawal_count() {
+    let mut bench = Bench::new(1, Keep::Full);
     (1..=3).for_each(|peer| drop(bench.meet(peer, peer, &[0])));
-    let effects = bench.second();
-    bench.pass(&effects);
-    let early = exchanges(&bench.second());
-    bench.await_look();
-    for (peer, request) in early {
-        bench.say(peer, &[0], Some(request));
-        bench.say(peer, &[0], None);
+    let mut early = Vec::new();
+    while early.len() < 3 {
+        let effects = bench.second();
+        for (peer, request) in audits(&effects) {
+            early.push((peer, request));
+            // Those of the last minute are answered after the withdrawal.
+            if early.len() < 3 {
+                bench.give(Input::Audited(request, Audit::Passed));
+            }
+        }
     }
-    assert!((0..6).all(|_| !bench.second().contains(&Effect::Drop(vec![Era(0)]))));
+    bench.give(Input::Keep(Keep::Bytes(0)));
+    bench.second();
+    bench.give(Input::Audited(early[2].1, Audit::Passed));
+    let audited = audits(&bench.await_audits());
+    assert_eq!(audited.iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [1, 2, 3]);
+    for (_, request) in &audited[..2] {
+        bench.give(Input::Audited(*request, Audit::Passed));
+        assert!(!bench.second().contains(&Effect::Drop(vec![Era(0)])));
+    }
+    bench.give(Input::Audited(audited[2].1, Audit::Passed));
+    assert!(bench.second().contains(&Effect::Drop(vec![Era(0)])));
 }
 
 #[test]
@@ -133,34 +161,11 @@ fn one_address_group_is_one_copy() {
     for (peer, group) in [(1, 1), (2, 2), (3, 2), (4, 2)] {
         bench.meet(peer, group, &[0]);
     }
-    assert_eq!(
-        {
-            let effects = bench.second();
-            bench.pass(&effects)
-        },
-        [0; 0]
-    );
+    (0..20).for_each(|_| assert_eq!(audits(&bench.second()), []));
     bench.meet(5, 3, &[0]);
-    let effects = bench.second();
+    let effects = bench.await_audits();
     let audited = bench.pass(&effects);
     assert!(audited.len() == 3 && audited.contains(&1) && audited.contains(&5), "{audited:?}");
-}
-
-#[test]
-fn a_passed_audit_counts_for_a_day() {
-    let mut bench = Bench::new(1, Keep::Bytes(0));
-    (1..=3).for_each(|peer| drop(bench.meet(peer, peer, &[0])));
-    let effects = bench.second();
-    let passed = bench.pass(&effects[..2]);
-    assert_eq!(passed.len(), 2);
-    // The audit of the third peer had no result.
-    bench.now += AUDIT_LASTS / 2;
-    let effects = bench.second();
-    assert!(bench.pass(&effects).len() <= 2, "the third peer, and one in the background");
-    bench.now += AUDIT_LASTS / 2;
-    let effects = bench.second();
-    let audited = bench.pass(&effects);
-    assert!(passed.iter().all(|peer| audited.contains(peer)), "{passed:?} {audited:?}");
 }
 
 /// Two peers proved an era before they were of one group.
@@ -168,12 +173,13 @@ fn a_passed_audit_counts_for_a_day() {
 fn proofs_of_one_address_group_are_one_proof() {
     let mut bench = Bench::new(1, Keep::Bytes(0));
     (1..=3).for_each(|peer| drop(bench.meet(peer, peer, &[0])));
-    let effects = bench.second();
-    assert_eq!(bench.pass(&effects), [1, 2, 3]);
-    bench.give(Input::Disconnected(PeerId(3)));
-    bench.give(Input::Connected { peer: PeerId(4), id: 3u64.to_le_bytes().into(), group: 2 });
-    (0..20).for_each(|_| drop(bench.second()));
-    assert!(bench.machine.announcement().eras.contains(Era(0)));
+    let effects = bench.await_audits();
+    for (_, request) in audits(&effects) {
+        bench.give(Input::Audited(request, Audit::Passed));
+        bench.give(Input::Disconnected(PeerId(3)));
+        bench.give(Input::Connected { peer: PeerId(4), id: 3u64.to_le_bytes().into(), group: 2 });
+    }
+    assert!(bench.second().contains(&Effect::Restore(vec![Era(0)])));
 }
 
 /// The peer that has no chunk to show is replaced by another one, and is asked again what it keeps.
@@ -181,7 +187,7 @@ fn proofs_of_one_address_group_are_one_proof() {
 fn a_failed_audit_costs_the_claim_and_a_repeated_claim_all_of_them() {
     let mut bench = Bench::new(2, Keep::Bytes(1));
     (1..=4).for_each(|peer| drop(bench.meet(peer, peer, &[0, 1])));
-    let effects = bench.second();
+    let effects = bench.await_audits();
     let audits: Vec<_> = effects
         .iter()
         .filter_map(|effect| match effect {

@@ -27,6 +27,9 @@ pub(super) enum Conduct {
     Silent,
     /// Announces all eras and has those on its disk.
     Hoards,
+    /// Announces all eras and keeps none. It shows chunks that it gets from whoever serves them,
+    /// the auditor included.
+    Relays,
 }
 
 struct Node {
@@ -36,6 +39,8 @@ struct Node {
     is_up: bool,
     group: u64,
     disk: BTreeSet<Era>,
+    /// Eras on the disk that it serves to nobody.
+    withdrawn: BTreeSet<Era>,
     /// Number of its starts, so that each has numbers of its own.
     starts: u64,
 }
@@ -93,6 +98,7 @@ impl World {
             is_up: false,
             group: group.unwrap_or(1_000 + index as u64),
             disk,
+            withdrawn: BTreeSet::new(),
             starts: 0,
         });
         self.start(index);
@@ -201,6 +207,7 @@ impl World {
             Event::Audit { from, to, request, era } => {
                 let audit = match self.nodes[to].conduct {
                     Conduct::Silent => return,
+                    Conduct::Relays if self.is_served(era) => Audit::Passed,
                     _ if self.serves(to, era) => Audit::Passed,
                     _ if self.nodes[to].is_up => Audit::Failed,
                     _ => return,
@@ -241,8 +248,19 @@ impl World {
                     let wait = 200 + self.lots.below(1_000);
                     self.after(wait, Event::Fetched(index, era));
                 }
+                Effect::Withdraw(eras) => {
+                    for era in eras {
+                        assert!(self.nodes[index].withdrawn.insert(era), "withdrawn twice");
+                    }
+                }
+                Effect::Restore(eras) => {
+                    for era in eras {
+                        assert!(self.nodes[index].withdrawn.remove(&era), "not withdrawn");
+                    }
+                }
                 Effect::Drop(eras) => {
                     for era in eras {
+                        assert!(self.nodes[index].withdrawn.remove(&era));
                         assert!(self.nodes[index].disk.remove(&era));
                         self.drops.push((era, self.honest_copies(era)));
                     }
@@ -263,8 +281,13 @@ impl World {
 
     /// Whether a node would give an era to others.
     pub(super) fn serves(&self, index: usize, era: Era) -> bool {
-        self.nodes[index].disk.contains(&era)
-            && self.announcement(index).is_some_and(|said| said.eras.contains(era))
+        let Node { disk, withdrawn, is_up, .. } = &self.nodes[index];
+        *is_up && disk.contains(&era) && !withdrawn.contains(&era)
+    }
+
+    /// Whether any node would give an era to others.
+    fn is_served(&self, era: Era) -> bool {
+        (0..self.nodes.len()).any(|node| self.serves(node, era))
     }
 
     /// Number of honest nodes that are up and have an era.
