@@ -1,9 +1,9 @@
 //! The audit: a thread of the lowest priority executes the blocks before the snapshot that this
 //! node began with, in a second state, from the genesis on.
 //!
-//! If they lead to another state than the snapshot, the node ends: nothing that it says of accounts
-//! can be trusted. A disk that refuses is no such difference. The audit then waits and tries again,
-//! and the node goes on.
+//! If they lead to another state than the snapshot, the node ends, and does not start again with
+//! this home: nothing that it says of accounts can be trusted. A disk that refuses is no such
+//! difference. The audit then waits and tries again, and the node goes on.
 //!
 //! Now and then the second state is saved, in the format of a snapshot, so that a restart goes on
 //! from there.
@@ -11,7 +11,7 @@
 use std::fs;
 use std::future::pending;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::priority::give_way_to_all;
+use crate::files::write_atomic;
 use crate::space::Space;
 use crate::view::TipView;
 
@@ -47,6 +48,8 @@ pub(crate) struct Auditor {
     pub(crate) store: Store,
     /// The folder for saved states.
     pub(crate) folder: PathBuf,
+    /// The file that says why the audit failed.
+    pub(crate) failed: PathBuf,
     pub(crate) tip: watch::Receiver<Arc<TipView>>,
     /// Notified when a segment of history was put in its place.
     pub(crate) kept: Arc<Notify>,
@@ -98,7 +101,10 @@ impl Auditor {
                     tracing::error!(%error, "the audit cannot read a block, and tries again");
                     sleep(RETRY).await;
                 }
-                Err(error @ AuditError::Chain { .. }) => return Err(error.into()),
+                Err(error @ AuditError::Chain { .. }) => {
+                    record_failed(&self.failed, &error.to_string());
+                    return Err(error.into());
+                }
             }
         }
         let height = audit.height();
@@ -173,6 +179,30 @@ impl Auditor {
     }
 }
 
+/// Refuses a home whose audit has failed in an earlier run.
+///
+/// # Errors
+/// The audit has failed, or the file that says so cannot be read.
+pub(crate) fn refuse_failed(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    match fs::read_to_string(path) {
+        Ok(fault) => anyhow::bail!(
+            "the audit of this home has failed: {fault}. Keep the home as evidence. To execute all \
+             blocks once more, for example with a newer program, delete {shown}"
+        ),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("{shown} cannot be read")),
+    }
+}
+
+/// Makes a failure durable. Without it the node would take part again after a restart, until the
+/// audit comes to this block once more.
+fn record_failed(path: &Path, fault: &str) {
+    if let Err(error) = write_atomic(path, fault.as_bytes(), 0o600) {
+        tracing::error!("{}: {error}", path.display());
+    }
+}
+
 /// The newest state that was saved whole.
 fn load(saved: &Snapshots) -> Option<(Header, State)> {
     saved.list().iter().find_map(|info| {
@@ -206,11 +236,22 @@ mod tests {
             chain,
             store: opened.store,
             folder: folder.clone(),
+            failed: home.path().join("audit-failed"),
             tip: watch::channel(Arc::new(tip)).1,
             kept: Arc::default(),
             executed: watch::channel(Height(0)).0,
             stop: watch::channel(false).1,
         };
         assert!(auditor.begin().unwrap().is_none() && !folder.exists());
+    }
+    #[test]
+    fn a_home_whose_audit_failed_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("audit-failed");
+        assert!(refuse_failed(&path).is_ok());
+        record_failed(&path, "block 7 is certified, but wrong");
+        let error = refuse_failed(&path).unwrap_err().to_string();
+        assert!(error.contains("block 7 is certified, but wrong. Keep"), "{error}");
+        assert!(error.ends_with("audit-failed"), "{error}");
     }
 }

@@ -400,6 +400,12 @@ impl Home {
         self.root.join("audit")
     }
 
+    /// `audit-failed`: why the audit of this home failed.
+    #[must_use]
+    pub fn audit_failed_path(&self) -> PathBuf {
+        self.root.join("audit-failed")
+    }
+
     /// `peers.json`: known peers and bans. It may be deleted while the node does not run.
     #[must_use]
     pub fn peers_path(&self) -> PathBuf {

@@ -21,6 +21,7 @@ use self::start::start;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::control::{self, Listener};
+use crate::driver::audit::refuse_failed;
 use crate::home::Home;
 use crate::signals::StopSignals;
 
@@ -45,6 +46,7 @@ pub struct Options {
 /// A part cannot be opened or started, the disk refuses, or consensus must stop.
 pub async fn run(home: Home, config: Config, mut options: Options) -> anyhow::Result<()> {
     home.lock()?.hold_until_exit();
+    refuse_failed(&home.audit_failed_path())?;
     let operator = operator::new();
     let mut stop = Stop {
         signals: StopSignals::listen()?,

@@ -255,6 +255,7 @@ fn start_audit(
         chain: Arc::clone(&view.chain),
         store: view.store.clone(),
         folder: home.audit_path(),
+        failed: home.audit_failed_path(),
         tip: view.tip.clone(),
         kept: Arc::clone(kept),
         executed,
