@@ -115,6 +115,11 @@ impl Gaps {
         self.0.get(&era).copied().unwrap_or_default()
     }
 
+    /// Whether every sealed segment is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a sealed segment is kept.
     pub(super) fn keeps(&self, segment: u64) -> bool {
         self.bits(segment / ERA_SEGMENTS) & bit(segment) == 0

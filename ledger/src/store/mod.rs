@@ -238,7 +238,8 @@ impl Store {
         };
         Ok(match self.shared.files.find(start, sealed, keeps, visit)? {
             Some(found) => Kept::Here(found),
-            None if lacks.get() => Kept::NotKept,
+            // An era may have gone after its index was read.
+            None if lacks.get() || !self.read_view().segments.is_whole() => Kept::NotKept,
             None => Kept::Never,
         })
     }

@@ -198,6 +198,11 @@ impl Place {
 }
 
 impl Segments {
+    /// Whether every sealed segment is kept and shown.
+    pub(super) fn is_whole(&self) -> bool {
+        self.withdrawn.is_empty() && self.gaps.is_empty()
+    }
+
     /// Whether a segment is in a withdrawn era.
     pub(super) fn is_withdrawn(&self, segment: u64) -> bool {
         self.withdrawn.contains(&(segment / ERA_SEGMENTS))

@@ -309,6 +309,17 @@ fn a_withdrawn_era_is_shown_to_nobody_until_it_is_restored_or_a_restart() {
 }
 
 #[test]
+fn what_goes_while_it_is_read_is_not_kept() {
+    let (_place, store, _maker, blocks) = four_eras();
+    let start = index::hash_start(&blocks[48].block.hash());
+    let found = store.find::<()>(start, |_| {
+        store.withdraw_era(1);
+        Ok(None)
+    });
+    assert_eq!(found.unwrap(), Kept::NotKept);
+}
+
+#[test]
 fn only_whole_eras_are_dropped() {
     let (maker, blocks) = chain(47, 0);
     let (_place, opened) = created(&maker);

@@ -181,11 +181,12 @@ impl Kind {
         self.keep(engine, Kept { offer: fetch.offer, number: fetch.number });
     }
 
-    /// Ends joining, if it goes on.
+    /// Ends joining, if it goes on. Peers hear that no snapshot is here.
     pub(super) fn give_up(&mut self, engine: &mut Engine, history: &mut history::Kind) {
         if let Some(mut joining) = self.joining.take() {
             joining.drop_fetch(engine);
             history.go_on();
+            self.announce(engine);
         }
     }
 
@@ -198,6 +199,7 @@ impl Kind {
                 joining.drop_fetch(engine);
                 if !failure.is_fatal() {
                     history.go_on();
+                    self.announce(engine);
                 }
                 engine.push(Effect::JoinFailed(failure));
             }

@@ -199,6 +199,7 @@ fn joining_ends_and_history_goes_on() {
         assert!(newcomer.now < 3 * MINUTE, "{:?}", newcomer.now);
         assert!(newcomer.banned.is_empty());
         assert!(newcomer.heads.contains(&0), "history goes on");
+        assert_eq!(newcomer.told_none, [PeerId(1)], "once it knows that it has none");
     }
     // Nobody sends chunks.
     let mut newcomer = Newcomer::new(None);

@@ -94,6 +94,8 @@ pub(super) struct Newcomer {
     pub(super) begun: Vec<SnapshotId>,
     pub(super) loaded: Option<SnapshotId>,
     pub(super) failed: Option<JoinFailure>,
+    /// The peers that it told that it has no snapshot, in order.
+    pub(super) told_none: Vec<PeerId>,
     /// Heads of segments that it asked for.
     pub(super) heads: BTreeSet<u64>,
     /// The chunks that were stored, in order.
@@ -151,6 +153,7 @@ impl Newcomer {
             begun: Vec::new(),
             loaded: None,
             failed: None,
+            told_none: Vec::new(),
             heads: BTreeSet::new(),
             stored: Vec::new(),
             refused: 0,
@@ -268,7 +271,11 @@ impl Newcomer {
     fn perform(&mut self, effect: Effect, bytes: &[u8]) -> Option<Input> {
         match effect {
             Effect::Send(peer, message) | Effect::Answer(peer, message) => {
-                let answer = self.answer(peer, &SyncMessage::decode(&message).unwrap());
+                let message = SyncMessage::decode(&message).unwrap();
+                if message == SyncMessage::Snapshots(Vec::new()) {
+                    self.told_none.push(peer);
+                }
+                let answer = self.answer(peer, &message);
                 return answer.map(|answer| Input::Message(peer, say(&answer)));
             }
             Effect::BeginSnapshot(SnapshotOffer { id, frontier, .. }) => {
