@@ -24,7 +24,7 @@ const NOTICE_EVERY: Duration = Duration::from_secs(3_600);
 #[derive(Debug, Default)]
 pub(super) struct Drops {
     batch: Option<Batch>,
-    /// Since when the budget is exceeded and nothing may be dropped.
+    /// Since when the budget is exceeded and no era of enough copies has been dropped.
     stuck_since: Option<Duration>,
     /// When the next notice of that is due.
     notice_at: Duration,
@@ -77,11 +77,13 @@ impl Archive {
     }
 
     /// Copies that are enough now. The longer the budget is exceeded, the fewer are enough. Peers
-    /// that were connected come back within this time.
+    /// that were connected come back within a period, and it has time for two attempts.
     fn enough(&self) -> usize {
         let Some(stuck_since) = self.drops.stuck_since else { return COPIES };
+        let attempts = WAIT_MAX.saturating_add(AUDITS_LAST).saturating_mul(2);
         let periods = self.now.saturating_sub(stuck_since).as_millis();
-        let periods = periods.checked_div(self.gone_counts.as_millis()).unwrap_or(0);
+        let period = self.gone_counts.max(attempts).as_millis();
+        let periods = periods.checked_div(period).unwrap_or(0);
         COPIES.saturating_sub(usize::try_from(periods).unwrap_or(COPIES)).max(1)
     }
 
