@@ -189,9 +189,13 @@ async fn an_answer_longer_than_its_request_allows_is_not_read() {
     while asked < 3 {
         match event(&mut inbox).await {
             PeerEvent::Request { bytes, ticket, .. } => {
-                assert!(matches!(codec::decode(&bytes, REQUEST_BYTES_MAX), Ok(Request::Tip(_))));
+                match codec::decode(&bytes, REQUEST_BYTES_MAX).unwrap() {
+                    Request::Tip(_) => asked += 1,
+                    // Asked once of each peer with a link.
+                    Request::Eras(_) => {}
+                    other => panic!("{other:?}"),
+                }
                 peer.respond(ticket, vec![0xff; HEADER_MESSAGE_BYTES_MAX + 1]);
-                asked += 1;
             }
             PeerEvent::Disconnected(_) => panic!("the answer was read"),
             _ => {}
