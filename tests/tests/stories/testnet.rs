@@ -31,9 +31,11 @@ fn a_transfer_is_final_everywhere_within_a_second_and_an_idle_network_is_silent(
         done.stdout
     };
     let nodes: Vec<Rpc> = description.nodes.iter().map(|node| Rpc::new(&node.rpc)).collect();
-    let first_block =
-        until("the first block", || nodes[0].status().ok().filter(|status| status.height > 0))
-            .height;
+    // The full node waits a second for a peer that is far ahead.
+    let first_block = until("the first block on all nodes", || {
+        let heights = nodes.iter().map(|node| Some(node.status().ok()?.height));
+        heights.min().flatten().filter(|height| *height > 0)
+    });
 
     // The command that the program proposes to paste, by way of a validator, and the same command
     // for scripts, by way of a full node.
