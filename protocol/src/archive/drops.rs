@@ -14,8 +14,8 @@ pub const BATCH_MAX: usize = 64;
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
 /// For how long holders are audited. Eras that too few have proved by then are given back.
 pub const AUDITS_LAST: Duration = Duration::from_secs(60);
-/// The operator hears of an exceeded budget once it has lasted so long. After a start it takes a
-/// while until copies are proved.
+/// The operator is warned when the budget has been exceeded for this time. A node that has just
+/// started needs some of it to prove copies.
 const NOTICE_AFTER: Duration = Duration::from_secs(60);
 /// Interval of notices that the budget is exceeded.
 const NOTICE_EVERY: Duration = Duration::from_secs(3_600);
@@ -104,8 +104,8 @@ impl Archive {
         (enough..=COPIES).rev().find_map(of_copies).map(|eras| (eras, enough))
     }
 
-    /// Eras from the end of this part of the order that free so many bytes. So many others claim
-    /// each of them.
+    /// Eras to drop, taken from the end of `order` until they free `free` bytes. At least `copies`
+    /// other nodes claim each of them.
     fn batch(&self, plan: &Plan, order: &[Era], free: u64, copies: usize) -> Option<Vec<Era>> {
         let mut freed = 0u64;
         let mut eras = Vec::new();
@@ -193,7 +193,7 @@ impl Archive {
         }
     }
 
-    /// Drops eras, of which others have proved so many copies.
+    /// Drops eras. Others have proved `copies` copies of each, or more.
     fn drop_all(&mut self, mut eras: Vec<Era>, copies: usize) {
         eras.retain(|era| self.shelf.turn(*era, Presence::Leaving, Presence::Absent));
         if eras.is_empty() {

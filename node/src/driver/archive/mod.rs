@@ -36,8 +36,8 @@ use crate::view::{ArchiveView, SyncView, TipView};
 
 /// A request without an answer is forgotten after this time. The network gives up sooner.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
-/// If no segment of the eras that are being fetched arrives for so long, they are given up, and
-/// tried again later.
+/// Fetches are given up when no segment of their eras has arrived for this time. They are tried
+/// again later.
 const STALLED_AFTER: Duration = Duration::from_secs(600);
 
 /// How this node shares history with others.
@@ -164,6 +164,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(message) = self.parts.inbox.recv() => self.on_message(message).await,
+                // The machine has something to do at its deadline, without any event.
                 () = tokio::time::sleep(wait) => {}
             }
         }

@@ -27,8 +27,8 @@ pub(super) enum Conduct {
     Silent,
     /// Announces all eras and has those on its disk.
     Hoards,
-    /// Announces all eras and keeps none. It shows chunks that it gets from whoever serves them,
-    /// the auditor included.
+    /// Announces all eras and keeps none. When it is audited, it gets the chunk from a node that
+    /// serves the era, even from the auditor itself, and passes it on.
     Relays,
 }
 
