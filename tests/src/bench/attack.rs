@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use ledger::genesis::Genesis;
-use node::config::P2pAddress;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::chain::{MadeChain, Recipe, SENDERS, sender_key};
 use super::folder::{folder, in_folder, take_turn};
-use super::nodes::{Node, Place, Programs, Role};
+use super::nodes::{Node, Place, Programs, Role, addresses};
 use super::options::{self, Attacker};
 use super::pay::{Paid, Payers};
 use super::topology::Topology;
@@ -179,11 +178,7 @@ impl<'a> Session<'a> {
         if attack.is_at_sync {
             places[full_node].download_rate = Some(SYNC_RATE);
         }
-        let addresses: Vec<P2pAddress> = places
-            .iter()
-            .zip(&topology.hosts)
-            .map(|(place, host)| place.address(host))
-            .collect::<Result<_, _>>()?;
+        let addresses = addresses(&places, &topology.hosts)?;
         let mut nodes = Vec::new();
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
             // No node names the attackers.

@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use ledger::chain::Chain;
-use node::config::P2pAddress;
 use serde::Serialize;
 use tempfile::TempDir;
 
 use super::chain::{MadeChain, Recipe};
 use super::folder::{folder, in_folder, take_turn};
-use super::nodes::{Node, Place, Programs, Role};
+use super::nodes::{Node, Place, Programs, Role, addresses};
 use super::options::Finality;
 use super::pay::{Paid, Payers};
 use super::topology::{self, Rates, Topology};
@@ -123,11 +122,7 @@ impl<'a> Session<'a> {
         places.iter_mut().for_each(|place| {
             place.upload_rate = options.upload_limit.map(|mbit| u64::from(mbit) * 125_000)
         });
-        let addresses: Vec<P2pAddress> = places
-            .iter()
-            .zip(&topology.hosts)
-            .map(|(place, host)| place.address(host))
-            .collect::<Result<_, _>>()?;
+        let addresses = addresses(&places, &topology.hosts)?;
         let memory = tempfile::Builder::new()
             .prefix("cairn-bench-")
             .tempdir_in(MEMORY)

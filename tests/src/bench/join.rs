@@ -13,14 +13,13 @@ use ledger::chain::Chain;
 use ledger::light::FinalHeader;
 use ledger::signature::PublicKey;
 use ledger::units::Height;
-use node::config::P2pAddress;
 use serde::Serialize;
 use serde_json::json;
 
 use super::chain::MadeChain;
 use super::folder::{folder, in_folder, take_turn};
 use super::measure::{Link, bound, rate};
-use super::nodes::{Node, Place, Programs, Role};
+use super::nodes::{Node, Place, Programs, Role, addresses};
 use super::options::Join;
 use super::probe::Probe;
 use super::topology::{self, Rates, Topology};
@@ -125,11 +124,7 @@ impl<'a> Session<'a> {
         let mut newcomer = Place::new("newcomer".to_owned(), Role::Leecher)?;
         newcomer.sync = options.mode.into();
         places.push(newcomer);
-        let addresses: Vec<P2pAddress> = places
-            .iter()
-            .zip(&topology.hosts)
-            .map(|(place, host)| place.address(host))
-            .collect::<Result<_, _>>()?;
+        let addresses = addresses(&places, &topology.hosts)?;
         let mut nodes = Vec::new();
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
             let seeds = addresses.iter().enumerate().take(SEEDS);

@@ -128,6 +128,11 @@ pub(super) struct Place {
     key: Seed,
 }
 
+/// The P2P addresses of these nodes, each on the host at the same index.
+pub(super) fn addresses(places: &[Place], hosts: &[Host]) -> anyhow::Result<Vec<P2pAddress>> {
+    places.iter().zip(hosts).map(|(place, host)| place.address(host)).collect()
+}
+
 impl Place {
     pub(super) fn new(name: String, role: Role) -> anyhow::Result<Self> {
         let (upload_rate, download_rate, sync) = (None, None, SyncMode::Full);

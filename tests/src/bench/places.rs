@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use super::chain::{genesis, validator_key};
 use super::folder::{folder, in_folder};
-use super::nodes::{Node, Place, Programs, Role};
+use super::nodes::{Node, Place, Programs, Role, addresses};
 use super::options;
 use super::topology::{self, Topology};
 use super::votes::{Listener, Wanted};
@@ -155,11 +155,7 @@ impl<'a> Session<'a> {
             .chain([newcomer])
             .map(|(name, role)| Place::new(name, role))
             .collect::<Result<_, _>>()?;
-        let addresses: Vec<P2pAddress> = places
-            .iter()
-            .zip(&topology.hosts)
-            .map(|(place, host)| place.address(host))
-            .collect::<Result<_, _>>()?;
+        let addresses = addresses(&places, &topology.hosts)?;
         let (genesis, mut nodes) = (quick_genesis(), Vec::new());
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
             // Validators name each other. The newcomer names the first of them, and nobody names

@@ -9,10 +9,9 @@ use anyhow::ensure;
 use ledger::api::{HistoryPhase, Status};
 use ledger::chain::Chain;
 use ledger::store::Store;
-use node::config::P2pAddress;
 
 use super::chain::MadeChain;
-use super::nodes::{Node, Place, Programs};
+use super::nodes::{Node, Place, Programs, addresses};
 use super::options::Common;
 use super::topology::Topology;
 use super::{say, stop};
@@ -122,11 +121,7 @@ impl<'a> Sharing<'a> {
     ) -> anyhow::Result<Self> {
         let sizes = Sizes::of(chain, eras)?;
         let topology = Topology::loopback(places.len())?;
-        let addresses: Vec<P2pAddress> = places
-            .iter()
-            .zip(&topology.hosts)
-            .map(|(place, host)| place.address(host))
-            .collect::<Result<_, _>>()?;
+        let addresses = addresses(places, &topology.hosts)?;
         let mut nodes = Vec::new();
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
             let others = places.iter().zip(&addresses);

@@ -5,14 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use node::config::P2pAddress;
 
 use super::chain::{Facts, MadeChain, Recipe};
 use super::fairness::{jain, largest_share};
 use super::folder::{folder, in_folder, take_turn};
 use super::links::{bound_of, patience, rates};
 use super::measure::{Bans, OtherRun, PerNode, Report, Run};
-use super::nodes::{Node, Place, Programs, Role};
+use super::nodes::{Node, Place, Programs, Role, addresses};
 use super::options::Swarm;
 use super::topology::{self, Topology};
 use super::{aria2, print_line, say, stop};
@@ -113,12 +112,7 @@ impl<'a> Session<'a> {
             .flat_map(|(name, role, count)| (1..=count).map(move |n| (format!("{name}{n}"), role)));
         let places: Vec<Place> =
             named.map(|(name, role)| Place::new(name, role)).collect::<Result<_, _>>()?;
-        let hosts = topology.hosts.iter();
-        let addresses: Vec<P2pAddress> = places
-            .iter()
-            .zip(hosts)
-            .map(|(place, host)| place.address(host))
-            .collect::<Result<_, _>>()?;
+        let addresses = addresses(&places, &topology.hosts)?;
         let mut nodes = Vec::new();
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
             // A node is told only of peers that start no later than it does. Dialing a peer that is
