@@ -31,8 +31,8 @@ pub(super) struct Supplier {
     received: u64,
     /// Credit: number of chunks that it may send, counted since the link opened.
     pub(super) allowed: u64,
-    /// Since when it could have sent a chunk: since its last chunk, or since it got credit after a
-    /// pause.
+    /// Since when it could have sent a chunk: since its last chunk, or, after a pause, since it had
+    /// credit and something was wanted from it again.
     busy_since: Option<Duration>,
     was_idle: bool,
     round_trip: Option<Duration>,
@@ -144,9 +144,9 @@ impl Supplier {
         self.is_late |= self.lateness(chunk_bytes).is_some_and(|at| at <= now);
     }
 
-    /// Rate in bytes per second, which falls while nothing arrives.
+    /// Rate in bytes per second, which falls while nothing of what is wanted arrives.
     pub(super) fn rate(&self, now: Duration) -> Option<u64> {
-        let waited = self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let waited = self.waited(now);
         let mut meter = self.meter;
         if waited > LATE {
             meter.add(0, waited);
@@ -154,9 +154,19 @@ impl Supplier {
         meter.rate().or_else(|| self.meter.rate().map(|_| 1))
     }
 
+    /// Since when something is awaited that the peer may send.
+    fn awaited_since(&self) -> Option<Duration> {
+        self.busy_since.filter(|_| !self.wants.is_empty())
+    }
+
+    /// How long the peer has let this node wait.
+    fn waited(&self, now: Duration) -> Duration {
+        self.awaited_since().map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
     /// When the peer becomes late, if nothing arrives.
     fn lateness(&self, chunk_bytes: u64) -> Option<Duration> {
-        let since = self.busy_since.filter(|_| !self.wants.is_empty())?;
+        let since = self.awaited_since()?;
         Some(since.saturating_add(match self.meter.rate() {
             Some(rate) => time_for(chunk_bytes.saturating_mul(4), rate).clamp(LATE, LATE_MOST),
             None => LATE_AT_FIRST,
@@ -180,10 +190,9 @@ impl Supplier {
     /// no rate yet, the result is a guess, which grows while nothing arrives.
     pub(super) fn time_to_clear(&self, chunk_bytes: u64, now: Duration) -> Duration {
         let chunks = self.awaited().saturating_add(1);
-        let waited = self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         let rate = match (self.rate(now), self.is_stuck(now)) {
             (Some(rate), false) => rate,
-            _ => return LATE_AT_FIRST.saturating_add(waited),
+            _ => return LATE_AT_FIRST.saturating_add(self.waited(now)),
         };
         time_for(chunks.saturating_mul(chunk_bytes), rate)
     }
@@ -208,7 +217,10 @@ impl Supplier {
         }
     }
 
-    pub(super) fn want(&mut self, chunk: ChunkId) {
+    pub(super) fn want(&mut self, chunk: ChunkId, now: Duration) {
+        if self.wants.is_empty() && self.in_flight() > 0 {
+            (self.busy_since, self.was_idle) = (Some(now), true);
+        }
         if self.wants.insert(chunk) {
             self.news.add.push(chunk);
             self.has_news = true;

@@ -50,10 +50,10 @@ impl Downloads {
         candidates.sort_unstable();
         for (Reverse(theirs), chunk, other) in candidates.into_iter().take(room) {
             if endgames.get(&chunk.segment.collection) == Some(&true) {
-                self.want_too(id, chunk);
+                self.want_too(id, chunk, now);
             } else if theirs > mine.saturating_mul(8) {
                 self.release(other, chunk);
-                self.want(id, chunk);
+                self.want(id, chunk, now);
             }
         }
     }

@@ -255,7 +255,7 @@ impl Downloads {
         }
         let depth = peer.depth(self.chunk_bytes, now);
         let room = peer.room(depth);
-        self.want_missing(id, census, room);
+        self.want_missing(id, census, room, now);
         let room = self.suppliers.get(&id).map_or(0, |peer| peer.room(depth));
         if room > 0 {
             self.take_over(id, census, room, now);
@@ -277,7 +277,7 @@ impl Downloads {
 
     /// Requests free chunks from a peer, as many as it has room for. From a source it requests
     /// more, to let the source choose.
-    fn want_missing(&mut self, id: PeerId, census: &Census, room: usize) {
+    fn want_missing(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
         let Some(peer) = self.suppliers.get(&id) else { return };
         let Some(holdings) = census.get(id) else { return };
         let only_sources_have = |want: &&ChunkId| census.partial_holders(**want) == 0;
@@ -346,11 +346,11 @@ impl Downloads {
             candidates.select_nth_unstable(room.saturating_sub(1));
         }
         for (_, chunk) in candidates.into_iter().take(room) {
-            self.want(id, chunk);
+            self.want(id, chunk, now);
         }
         for chunk in to_offer {
             if self.is_free(chunk) {
-                self.want(id, chunk);
+                self.want(id, chunk, now);
             }
         }
     }
@@ -377,7 +377,7 @@ impl Downloads {
             self.release(other, chunk);
             // If a second peer was asked for the chunk too, that peer keeps the request.
             if self.is_free(chunk) {
-                self.want(id, chunk);
+                self.want(id, chunk, now);
             }
         }
     }
@@ -427,18 +427,18 @@ impl Downloads {
     }
 
     /// Requests a free chunk from a peer.
-    fn want(&mut self, id: PeerId, chunk: ChunkId) {
+    fn want(&mut self, id: PeerId, chunk: ChunkId, now: Duration) {
         self.requests.change(chunk, |request| request.from = Some(id));
         if let Some(peer) = self.suppliers.get_mut(&id) {
-            peer.want(chunk);
+            peer.want(chunk, now);
         }
     }
 
     /// Requests a chunk from a second peer.
-    fn want_too(&mut self, id: PeerId, chunk: ChunkId) {
+    fn want_too(&mut self, id: PeerId, chunk: ChunkId, now: Duration) {
         self.requests.change(chunk, |request| request.also_from = Some(id));
         if let Some(peer) = self.suppliers.get_mut(&id) {
-            peer.want(chunk);
+            peer.want(chunk, now);
         }
     }
 

@@ -208,6 +208,32 @@ fn a_late_peer_loses_its_work_to_others_and_keeps_its_place() {
     }
 }
 
+/// Its credit is left over, since what was wanted from it came from another.
+#[test]
+fn a_peer_of_which_nothing_was_wanted_is_neither_late_nor_slow() {
+    let mut fetch = Fetch::new(60);
+    fetch.open(A, 0, 0..60);
+    fetch.works(A, 20, milliseconds(10));
+    fetch.fill(A);
+    let rest = fetch.wants(A);
+    assert_eq!((rest.len(), fetch.in_flight(A)), (40, 32));
+    // Nothing is wanted from it for ten seconds.
+    rest.iter().for_each(|chunk| fetch.downloads.release(A, id(*chunk)));
+    fetch.now += Duration::from_secs(10);
+    let news = fetch.fill(A);
+    assert_eq!(news.add.len(), 40);
+    assert!(!fetch.downloads.suppliers[&A].is_late);
+    let rate = |fetch: &Fetch| fetch.downloads.suppliers[&A].rate(fetch.now).unwrap();
+    assert_eq!(rate(&fetch), 100 * CHUNK);
+    fetch.now += milliseconds(10);
+    fetch.comes(A, rest[0]);
+    assert_eq!(rate(&fetch), 100 * CHUNK);
+    // From now on it can be late again.
+    fetch.now += LATE_AT_FIRST;
+    fetch.fill(A);
+    assert!(fetch.downloads.suppliers[&A].is_late);
+}
+
 #[test]
 fn a_peer_without_a_slot_is_asked_for_nothing_for_a_while() {
     let mut fetch = Fetch::new(1);
