@@ -99,7 +99,8 @@ pub struct HistoryInfo {
 pub enum HistoryPhase {
     /// It fetches blocks that it is to keep, and executes those that are here.
     Backfill,
-    /// All blocks that it is to keep are here. It executes those before its snapshot.
+    /// All blocks that it is to keep are here. It executes those before its snapshot: the audit of
+    /// blocks.
     Audit,
     /// All blocks that it is to keep are here. If it is to keep everything, it has executed them.
     #[default]

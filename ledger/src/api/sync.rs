@@ -18,7 +18,7 @@ pub enum SyncState {
     Chunks,
     /// This node has all known chunks, and verifies and applies their blocks.
     Applying,
-    /// A snapshot of the state is fetched or loaded. The node has no blocks yet.
+    /// A snapshot of the state is chosen, fetched or loaded. The node has no blocks yet.
     Snapshot,
     /// Blocks are fetched in ranges: those after the last sealed segment, or the few by which this
     /// node is behind.
@@ -42,7 +42,8 @@ impl std::fmt::Display for SyncState {
 }
 
 /// Progress of sync. Chunks and bytes are counted from the start of the process, for the segments
-/// that this process has fetched or has to fetch.
+/// that this process has fetched or has to fetch. In the state `snapshot` they are those of the
+/// snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncStatus {
     /// What sync is doing.
@@ -80,8 +81,8 @@ pub struct SyncStatus {
     /// Bytes of chunks sent to peers.
     #[serde(with = "decimal")]
     pub served_bytes: u64,
-    /// Recent rate of verified chunks, bytes per second. Null except in the state `chunks`, in the
-    /// first two seconds of this state, and while no chunk arrives.
+    /// Recent rate of verified chunks, bytes per second. Null except in the states `chunks` and
+    /// `snapshot`, in the first two seconds of such a state, and while no chunk arrives.
     #[serde(with = "decimal_option")]
     pub rate: Option<u64>,
     /// Milliseconds until this node has all known chunks, if the rate stays; null without a rate.

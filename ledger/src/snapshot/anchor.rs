@@ -1,4 +1,5 @@
-//! The anchor of a snapshot: proof that its block is in the chain.
+//! The anchor of a snapshot: proof that its block is in the chain, for those who have no manifest.
+//! No message between nodes carries one.
 
 use crate::block::{HEADER_BYTES, Header};
 use crate::certificate::{CERTIFICATE_BYTES_MAX, Certificate, CertificateError};

@@ -12,8 +12,9 @@ use crate::state::{Entry, PageId, State, Subtree, SubtreeError};
 /// Chunks in a segment of a snapshot; the last segment may have fewer.
 pub const SEGMENT_CHUNKS: u64 = 128;
 
-/// Bytes that are not a chunk of the snapshot. Their sender is always at fault: an honest node
-/// verifies a chunk before it passes it on, so it sends none of a frontier with false counts.
+/// Bytes that are not a chunk of the snapshot. Their sender is always at fault, even if the
+/// frontier has false counts: an honest node verifies a chunk before it passes it on, so it has
+/// none to send.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
     /// There is no such chunk.
@@ -172,8 +173,8 @@ impl Frontier {
     }
 
     /// The state, from all of its chunks in any order; `None` unless there is each chunk exactly
-    /// once, all of them verified with this frontier. The subtrees become nodes of the state as
-    /// they are.
+    /// once, all of them verified with this frontier. The subtrees become nodes of the state
+    /// unchanged.
     #[must_use]
     pub fn assemble(&self, chunks: impl IntoIterator<Item = VerifiedChunk>) -> Option<State> {
         let mut sorted = BTreeMap::new();

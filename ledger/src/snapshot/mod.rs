@@ -3,15 +3,17 @@
 //! A newcomer loads a snapshot instead of applying all blocks before it. What it believes comes in
 //! three steps:
 //!
-//! 1. A [`SnapshotAnchor`] proves that the snapshot's block is in the chain, under the
-//!    `history_root` of any later certified header. So its header gives the `state_root`.
+//! 1. The snapshot's block is proved to be in the chain, under the `history_root` of a later
+//!    certified header. So its header gives the `state_root`. A node proves it by the manifest,
+//!    which has the descriptors of all segments. Whoever has no manifest needs a
+//!    [`SnapshotAnchor`].
 //! 2. The [`Frontier`] is a list of subtrees whose hashes fold to this root. It says how many
 //!    entries each subtree has, and so how the entries are cut into chunks. The root does not cover
 //!    these counts: a frontier with false ones is noticed only when the chunks come. So each
 //!    frontier has an id, [`Frontier::id`]. A peer that announced the id of a frontier with false
 //!    counts is at fault.
 //! 3. A chunk is a list of entries. Each subtree that is built from them must have the hash in the
-//!    frontier. A [`VerifiedChunk`] becomes a part of the account tree as it is.
+//!    frontier. The subtrees of a [`VerifiedChunk`] become nodes of the account tree unchanged.
 //!
 //! The formats are in `docs/protocol/bytes.md`.
 

@@ -3,7 +3,7 @@
 //!
 //! The database decides. A segment counts as kept only after its files are durable, and an era
 //! counts as dropped before its files are removed. So a kill at any step leaves at most files that
-//! nobody believes, and opening the store removes them.
+//! nothing reads, and opening the store removes them.
 
 use std::sync::{MutexGuard, PoisonError};
 
@@ -86,15 +86,15 @@ impl Store {
         }
     }
 
-    /// From now on the blocks and chunks of a kept era are answered with `NotKept`, as if it were
-    /// dropped. Headers, certificates and descriptors can still be read. The files stay, and only
-    /// memory says so: after a restart the era is shown again.
+    /// Withdraws a kept era: reads of its blocks and chunks give `NotKept` from now on, as if it
+    /// were dropped. Headers, certificates and descriptors can still be read. The files stay, and
+    /// only memory says so: after a restart the era can be read again.
     pub fn withdraw_era(&self, era: u64) {
         let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
         view.segments.withdrawn.insert(era);
     }
 
-    /// A withdrawn era is shown again.
+    /// Restores a withdrawn era: it can be read again.
     pub fn restore_era(&self, era: u64) {
         let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
         view.segments.withdrawn.remove(&era);
@@ -200,8 +200,8 @@ impl Store {
     }
 }
 
-/// What the bytes of a segment give: the segment with these chunks, its run, and its last header.
-/// Everything but the chunks is checked against the descriptor.
+/// Splits the bytes of a segment. Returns the segment with these chunks, its run, and its last
+/// header. Everything but the chunks is checked against the descriptor.
 pub(super) fn split(
     chain: &Chain,
     descriptor: &SegmentDescriptor,

@@ -1,9 +1,9 @@
-//! The audit of a store that began with a snapshot.
+//! The audit of blocks, for a store that began with a snapshot.
 //!
-//! A snapshot believes a quorum for one thing more than order: that the state was made by the
-//! rules. The audit executes the blocks before it, from the genesis on, in a second state, by the
-//! same rules as any other block. When it has reached the snapshot, the node has executed its whole
-//! chain.
+//! A node that loads a snapshot believes a quorum for one thing more than order: that the state was
+//! made by the rules. The audit executes the blocks before the snapshot, from the genesis on, in a
+//! second state, by the same rules as any other block. When it has reached the snapshot, the node
+//! has executed its whole chain.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::store::{Kept, Store, StoreError};
 use crate::transaction::verify_in_batches;
 use crate::units::Height;
 
-/// A step ends after so many bytes of blocks: some 2,000 transfers, a twentieth of a second. A
+/// A step ends after this many bytes of blocks: some 2,000 transfers, a twentieth of a second. A
 /// larger step would delay the end of a node that stops, a smaller one would verify fewer
 /// signatures in one batch.
 const STEP_BYTES: u64 = 512 << 10;
@@ -191,7 +191,7 @@ impl Audit {
         Err(AuditError::Chain { height: last, fault: Fault::Segment(index) })
     }
 
-    /// Compares what the blocks led to with what the node lives on.
+    /// Compares the state that the blocks led to with the snapshot.
     fn check_end(&self) -> Result<(), AuditError> {
         let until = self.until;
         let Some(header) = self.store.header(until)?.here() else {
@@ -210,8 +210,8 @@ impl Audit {
     }
 }
 
-/// The state at a checkpoint; `None` if its header is not the end of a segment of this chain, or
-/// the accounts are others.
+/// The state at a checkpoint; `None` if its header is not that of the last block of a segment of
+/// this chain, or if the accounts are not those of the header.
 fn resume(
     store: &Store,
     chain: &Arc<Chain>,

@@ -74,7 +74,7 @@ impl<T> Kept<T> {
 }
 
 impl<T> From<Option<T>> for Kept<T> {
-    /// `None` is what never was.
+    /// `None` becomes [`Kept::Never`].
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Never, Self::Here)
     }
@@ -130,7 +130,7 @@ impl Gaps {
         self.0.keys().for_each(|era| self.put_era(batch, *era));
     }
 
-    /// Adds the gap of an era to a batch, or that there is none.
+    /// Adds the gap of an era to a batch, or the removal of its key if it has no gap.
     pub(super) fn put_era(&self, batch: &mut Batch, era: u64) {
         match self.0.get(&era) {
             Some(bits) => batch.put_value(Key::Gap(era), bits),
@@ -214,7 +214,7 @@ pub(super) fn put_end(batch: &mut Batch, segment: u64, header: &Header, certific
 }
 
 /// Removes the files of segments that are not kept, and the filters of their eras. A kill may have
-/// left them. Nothing believes them, so what cannot be removed stays until the next start.
+/// left them. Nothing reads them, so a file that cannot be removed stays until the next start.
 pub(super) fn remove_leftovers(history: &Path, gaps: &Gaps) {
     for era in gaps.0.keys() {
         let _ = remove_gap(history, gaps, *era);

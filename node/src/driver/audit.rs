@@ -1,9 +1,9 @@
-//! The audit: a thread of the lowest priority executes the blocks before the snapshot that this
-//! node began with, in a second state, from the genesis on.
+//! The audit of blocks: a thread of the lowest priority executes the blocks before the snapshot
+//! that this node began with, in a second state, from the genesis on.
 //!
 //! If they lead to another state than the snapshot, the node ends, and does not start again with
-//! this home: nothing that it says of accounts can be trusted. A disk that refuses is no such
-//! difference. The audit then waits and tries again, and the node goes on.
+//! this home: nothing that it says of accounts can be trusted. If only the disk refuses to read a
+//! block, the audit waits and tries again, and the node goes on.
 //!
 //! Now and then the second state is saved, in the format of a snapshot, so that a restart goes on
 //! from there.
@@ -31,11 +31,12 @@ use crate::files::write_atomic;
 use crate::space::Space;
 use crate::view::TipView;
 
-/// The second state is saved after at least so many bytes of blocks, and after [`SAVE_FACTOR`]
-/// times as many as it has itself. A restart executes them again, in less than half a minute.
+/// The second state is saved after at least this many bytes of blocks, and at least [`SAVE_FACTOR`]
+/// times as many as the state itself has. A restart executes these blocks again, which takes less
+/// than half a minute for this many bytes.
 const SAVE_BYTES: u64 = 64 << 20;
-/// With a higher factor more is executed again after a restart. With a lower one the audit of a
-/// chain with many accounts and few transfers would mostly write.
+/// With a higher factor more blocks are executed again after a restart. With a lower one the audit
+/// of a chain with many accounts and few transfers would spend most of its time on writing.
 const SAVE_FACTOR: u64 = 8;
 /// Bytes of an account in a file.
 const ACCOUNT_BYTES: u64 = 81;

@@ -2,7 +2,8 @@
 //! block. If a peer proves one that is far ahead, sync loads a snapshot of the state. Only then the
 //! machine of `live` is made, which goes on from there.
 //!
-//! While this lasts, the node votes and gossips nothing. Peers that ask for its tip hear of none.
+//! While this lasts, the node votes and gossips nothing. Peers that ask for its tip are told that
+//! it has no block.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -34,8 +35,8 @@ use crate::view::{Query, TipView};
 const VALIDATOR_WAITS: Duration = Duration::from_secs(1);
 /// How long another node waits. Until then it has nothing else to do.
 const OTHERS_WAIT: Duration = Duration::from_secs(10);
-/// While a snapshot is fetched, a peer is asked for its tip at this interval: peers keep no
-/// snapshot for ever.
+/// While a snapshot is fetched, a peer is asked for its tip at this interval: peers remove old
+/// snapshots, so a newer one may be needed.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 
 /// A node that joins.
@@ -53,9 +54,9 @@ pub(crate) struct Joining {
     connected: BTreeSet<PeerId>,
     /// Requests in flight.
     asked: HashMap<RequestId, PeerId>,
-    /// Heights that peers have proved.
+    /// The height that each peer has proved.
     heights: BTreeMap<String, Height>,
-    /// How sync fetches blocks, as it said last.
+    /// The newest plan by which sync fetches blocks.
     plan: Option<FetchPlan>,
 }
 

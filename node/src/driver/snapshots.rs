@@ -55,8 +55,8 @@ impl Offers {
     }
 }
 
-/// Whether the state at the tip is a snapshot. If the block that decides it cannot be read, it is
-/// one: a snapshot too many does no harm.
+/// Whether the state at the tip is a snapshot. If the block that decides it cannot be read, the
+/// state counts as one: one snapshot too many does no harm.
 fn is_snapshot(chain: &ChainState, store: &Store) -> bool {
     let (rules, tip) = (SnapshotRules::new(chain.chain().limits()), chain.tip());
     let history = chain.history();
@@ -81,7 +81,7 @@ pub(crate) struct Parts {
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// The ends of a writer that runs.
+/// What the rest of the node holds of a running writer.
 pub(crate) struct Writing {
     /// Where tips are offered to it.
     pub(crate) offers: Arc<Offers>,
@@ -180,7 +180,7 @@ impl Writer {
     }
 }
 
-/// Refuses to write so many bytes if the disk is nearly full after that.
+/// Refuses to write this many bytes if the disk would be nearly full after that.
 fn check_room(space: Space, bytes: u64) -> anyhow::Result<()> {
     anyhow::ensure!(
         !space.after(bytes).is_low(),

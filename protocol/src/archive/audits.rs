@@ -1,4 +1,4 @@
-//! Audits in flight, and how many may begin.
+//! Audits of holders that are in flight, and how many may begin.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,14 +7,16 @@ use super::TICK;
 use crate::eras::Era;
 use crate::ids::{PeerId, RequestId};
 
-/// Interval of audits that serve no batch. They find peers that claim what they do not keep.
+/// Interval between audits in the background. They find peers that claim eras which they do not
+/// keep.
 pub const BACKGROUND: Duration = Duration::from_secs(60);
-/// Most audits that begin in a second, for eras that are about to be dropped. Each moves one chunk,
-/// 128 KiB by default.
+/// Most audits that begin in a second before eras are dropped. Each moves one chunk, 128 KiB by
+/// default.
 pub const AUDITS_A_SECOND: usize = 8;
-/// An audit that has no result after this time is without an answer.
+/// Timeout of an audit. Without a result by then it counts as unanswered.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// After this time another peer is audited as well, so that silent ones delay nothing for long.
+/// After this time without a result another peer is audited as well, so that silent peers do not
+/// delay a drop for long.
 const SLOW_AFTER: Duration = Duration::from_secs(5);
 
 /// Audits in flight: at most [`AUDITS_A_SECOND`] for each second of [`PATIENCE`], and a few of the
@@ -24,7 +26,7 @@ pub(super) struct Audits {
     in_flight: BTreeMap<RequestId, Begun>,
     /// How many may still begin before the next tick.
     left: usize,
-    /// When the next one of the background begins.
+    /// When the next audit in the background begins.
     pub(super) background_at: Duration,
 }
 

@@ -9,13 +9,14 @@ use crate::ids::PeerId;
 
 /// Most eras that are dropped together. Three audits of each take 24 s.
 pub const BATCH_MAX: usize = 64;
-/// Withdrawn eras wait for a random time up to this one before the audits. Of two nodes that
-/// withdrew the same era, the one that audits first takes it back, and the other one sees it.
+/// Longest random wait between the withdrawal of eras and the audits. If two nodes have withdrawn
+/// the same era, the one that audits first finds too few copies and restores it. The other one then
+/// finds that copy. Without the wait both would restore the era.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
-/// For how long holders are audited. Eras that too few have proved by then are given back.
+/// For how long holders are audited. Eras that too few have proved by then are restored.
 pub const AUDITS_LAST: Duration = Duration::from_secs(60);
 /// The operator is warned when the budget has been exceeded for this time. A node that has just
-/// started needs some of it to prove copies.
+/// started needs some time until others have proved their copies.
 const NOTICE_AFTER: Duration = Duration::from_secs(60);
 /// Interval of notices that the budget is exceeded.
 const NOTICE_EVERY: Duration = Duration::from_secs(3_600);
@@ -30,11 +31,11 @@ pub(super) struct Drops {
     notice_at: Duration,
 }
 
-/// Withdrawn eras. They are audited at others, and each of them goes or is given back alone.
+/// Withdrawn eras. Their holders are audited, and each era is dropped or restored by itself.
 #[derive(Debug)]
 struct Batch {
     eras: Vec<Era>,
-    /// Copies that others must prove, once no more proofs are to be had.
+    /// Copies that others must prove if no further proof can be had.
     enough: usize,
     /// Only audits that began after this time count.
     withdrawn_at: Duration,
@@ -52,12 +53,12 @@ impl Archive {
         };
     }
 
-    /// The budget has changed: withdrawn eras are kept.
+    /// The budget has changed: withdrawn eras are restored.
     pub(super) fn give_up_batch(&mut self) {
         if let Some(batch) = self.drops.batch.take() {
             self.restore(batch.eras);
         }
-        // The announcement says how much is kept, too.
+        // The announcement also says whether this is an archive node.
         self.announce();
     }
 
@@ -137,7 +138,7 @@ impl Archive {
         Batch { eras, enough, withdrawn_at: self.now, audits_at }
     }
 
-    /// Takes eras of the batch back.
+    /// Restores eras of the batch.
     fn restore(&mut self, mut eras: Vec<Era>) {
         eras.retain(|era| self.shelf.turn(*era, Presence::Leaving, Presence::Kept));
         if !eras.is_empty() {
@@ -146,8 +147,8 @@ impl Archive {
         }
     }
 
-    /// Audits others. Drops the eras that enough have proved, and takes those back that cannot be
-    /// proved.
+    /// Audits holders. Drops the eras that enough of them have proved, and restores those that
+    /// cannot be proved.
     fn go_on(&mut self, mut batch: Batch) -> Option<Batch> {
         if self.now < batch.audits_at {
             return Some(batch);

@@ -15,7 +15,7 @@ pub enum Effect {
         /// Names the request.
         request: RequestId,
     },
-    /// Ask a peer for one chunk of an era, check it, and hand in
+    /// Audit a holder: ask a peer for one chunk of an era, check it, and hand in
     /// [`Input::Audited`](super::Input::Audited).
     Audit {
         /// The peer.

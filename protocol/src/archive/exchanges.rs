@@ -14,14 +14,15 @@ const TOGETHER: Duration = Duration::from_secs(5);
 /// An exchange that is not answered after this time has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Exchanges in flight. A peer has at most one for each [`TOGETHER`] and second look within
+/// Exchanges in flight. A peer gets one when eras are withdrawn, one each [`TOGETHER`] while other
+/// eras come or go, one each [`REFRESH`], and one after each failed audit. Each ends after
 /// [`PATIENCE`].
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
     in_flight: BTreeMap<RequestId, (PeerId, Duration)>,
     /// Something has changed that peers have not heard.
     is_news: bool,
-    /// When news is told at the latest.
+    /// When all peers are told of it.
     tell_at: Duration,
     last_told: Duration,
 }
@@ -40,7 +41,7 @@ impl Exchanges {
 }
 
 impl Archive {
-    /// The announcement changes. It is what peers are answered from now on, and the others hear it
+    /// The announcement changes. Peers that ask get the new one from now on, and all others hear it
     /// soon.
     pub(super) fn announce(&mut self) {
         self.announcement = self.shelf.announcement();

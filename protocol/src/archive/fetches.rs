@@ -18,8 +18,8 @@ const STEP: Duration = Duration::from_secs(5);
 const STEPS_MAX: u32 = 8;
 
 impl Archive {
-    /// Begins to fetch eras. Returns the bytes that are to be freed for an era that this node ought
-    /// to have and that has no room.
+    /// Begins to fetch eras. If an era that this node should keep has no room, returns how many
+    /// bytes are to be freed for it.
     pub(super) fn fetch(&mut self, plan: &Plan) -> u64 {
         let (limit, most) = self.limits();
         let repairs = self.repairs(plan);

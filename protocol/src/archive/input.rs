@@ -44,7 +44,7 @@ pub struct Setup {
     pub seed: u64,
 }
 
-/// The result of an audit.
+/// The result of an audit of a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audit {
     /// The peer sent the chunk, and its hash is the proved one.
@@ -88,10 +88,10 @@ pub enum Input {
     Whole(WholeEra),
     /// The era of [`Effect::Fetch`](super::Effect::Fetch) is here, durably.
     Fetched(Era),
-    /// The era of [`Effect::Fetch`](super::Effect::Fetch) could not be had. It is tried again.
+    /// The era of [`Effect::Fetch`](super::Effect::Fetch) could not be fetched. It is tried again.
     Unfetched(Era),
     /// An era that was here is damaged or gone.
     Lost(Era),
-    /// The operator wants to keep this much.
+    /// The operator changed how much to keep.
     Keep(Keep),
 }

@@ -10,7 +10,8 @@
 //! anything to share all eras evenly.
 //!
 //! **Repair** believes what peers claim, until an audit speaks against it. An era with too few
-//! believed copies is fetched by the first node that has none, and a few seconds later by the next.
+//! believed copies is fetched by the first node by place that does not have it, and a few seconds
+//! later by the next one.
 //!
 //! **Dropping** believes nothing but audits. An era goes in two steps:
 //!
@@ -27,7 +28,7 @@
 //! rare that both take the era back.
 //!
 //! An era of which too few copies are proved stays, even if the budget is exceeded by up to a
-//! tenth. Beyond that, eras go of which fewer copies are proved, but never the last copy.
+//! tenth. Beyond that, eras with fewer proved copies are dropped too, but never a last copy.
 
 mod audits;
 mod drops;
@@ -64,7 +65,7 @@ pub const COPIES: usize = 3;
 /// If it were much shorter, each restart would move eras. If it were longer, an era would lack
 /// copies for longer.
 pub const GONE_COUNTS: Duration = Duration::from_secs(600);
-/// Interval at which the machine looks what is to be done.
+/// Interval at which the machine decides what to do next.
 const TICK: Duration = Duration::from_secs(1);
 /// The budget may be exceeded by this part of it, for eras of which others have too few copies.
 const OVER_PART: u64 = 10;
@@ -77,7 +78,7 @@ pub struct Archive {
     gone_counts: Duration,
     shelf: Shelf,
     peers: Peers,
-    /// Copies, places and the order that follows; `None` when they are to be counted again.
+    /// Copies, places and the order that follows. `None`: they must be counted again.
     plan: Option<Plan>,
     audits: Audits,
     exchanges: Exchanges,

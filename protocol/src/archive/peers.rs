@@ -219,8 +219,8 @@ impl Peers {
     }
 
     /// Connected peers that could prove an era if they were audited. Those that left audits without
-    /// an answer are the last, and otherwise the order is that of their places. None is of the
-    /// groups of these provers, and no two are of one group.
+    /// an answer are the last, and otherwise the order is that of their places. None is in the
+    /// group of one of these provers, and no two are in one group.
     pub(super) fn candidates(&self, era: Era, provers: &BTreeMap<u64, PeerId>) -> Vec<PeerId> {
         let open = self
             .connected()

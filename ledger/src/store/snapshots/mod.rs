@@ -28,8 +28,8 @@ use crate::store::positions::remove_file;
 use crate::store::{Problem, StoreError, VerifyReport};
 use file::{Name, SnapshotFile};
 
-/// So many of the newest snapshots are kept in any case. A newcomer that began with the older one
-/// can finish while the newer one is announced.
+/// This many of the newest snapshots are always kept. A newcomer that began with the older one can
+/// finish while the newer one is announced.
 const NEWEST: usize = 2;
 /// A snapshot is also kept for this long after a chunk of it was asked for: a newcomer is fetching
 /// it.
@@ -181,8 +181,8 @@ impl Snapshots {
         remove_file(&file.name().path(&self.shared.directory))
     }
 
-    /// Removes all snapshots that need not be kept: all but the newest two and those of which a
-    /// chunk was asked for in the last ten minutes, and of these all but four. `now` is as for
+    /// Removes all snapshots that need not be kept. The newest two stay, and of the others those of
+    /// which a chunk was asked for in the last ten minutes, up to four in all. `now` is as for
     /// [`Self::chunk`].
     ///
     /// # Errors
@@ -253,8 +253,8 @@ fn sort(kept: &mut [Kept]) {
     });
 }
 
-/// Which snapshots stay, given when a chunk of each was last asked for, newest snapshot first. Of
-/// too many that are in use the newest stay, so that all nodes keep the same ones.
+/// Which snapshots stay, given when a chunk of each was last asked for, newest snapshot first. If
+/// too many are in use, the newest stay, so that all nodes keep the same ones.
 fn stays(asked: &[Option<Duration>], now: Duration) -> Vec<bool> {
     let mut left = SNAPSHOTS_MAX;
     let stays = |(rank, asked): (usize, &Option<Duration>)| {

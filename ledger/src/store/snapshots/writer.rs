@@ -12,8 +12,9 @@ use crate::snapshot::Frontier;
 use crate::store::positions::{remove_file, write_at};
 use crate::store::{StoreError, disk};
 
-/// The file is synced whenever so many bytes were written. A block's own sync may have to wait for
-/// all that the system still has to write, so this bounds how long a snapshot delays a block.
+/// The file is synced whenever this many bytes were written. The sync of a block may have to wait
+/// for all bytes that the system has not written yet, so this bounds how long a snapshot delays a
+/// block.
 const SYNC_BYTES: u64 = 4 << 20;
 
 /// A snapshot that is being written. Dropped before it is finished, it removes its file.
@@ -28,8 +29,8 @@ pub struct SnapshotWriter {
     unsynced: u64,
 }
 
-/// Reads the chunks that were written, also while another thread finishes the snapshot, and if that
-/// fails.
+/// Reads the chunks that were written, also while another thread finishes the snapshot, and even if
+/// finishing fails.
 #[derive(Debug)]
 pub struct SnapshotReader {
     written: SnapshotFile,

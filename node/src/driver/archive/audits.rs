@@ -1,4 +1,4 @@
-//! Answers to audits.
+//! Answers to audits of holders.
 
 use ledger::codec::CodecError;
 use ledger::history::{HistoryRules, SegmentDescriptor, chunk_hash};

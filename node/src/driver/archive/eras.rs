@@ -40,8 +40,8 @@ pub(super) fn whole_era(store: &Store, era: u64) -> WholeEra {
     WholeEra { bytes, is_kept }
 }
 
-/// Drops the eras of which only a part is here, which an earlier run began to fetch. A node with a
-/// budget fetches them as a whole, if it is to keep them. What the disk refuses is logged.
+/// Drops the eras of which only a part is here, since an earlier run began to fetch them. A node
+/// with a budget fetches each era that it is to keep as a whole. A refusal by the disk is logged.
 pub(crate) fn drop_parts(store: &Store, tip: &TipView) {
     let kept = store.kept();
     let is_here = |one: u64| kept.iter().any(|range| range.contains(&one));

@@ -73,7 +73,7 @@ struct Asked {
     peer: PeerId,
     request: RequestId,
     at: Duration,
-    /// The chunk that the peer is to show. `None` for a question what it keeps.
+    /// The chunk that the peer is to show. `None`: the peer was asked which eras it keeps.
     shows: Option<(SegmentDescriptor, u64)>,
 }
 
@@ -98,15 +98,16 @@ struct Driver {
     /// Most bytes of an honest answer to any question of this thread.
     answer_bytes_max: usize,
     fetching: BTreeSet<Era>,
-    /// Number of segments of these eras that are here, and since when it is the same.
+    /// Number of segments of these eras that are here, and since when it has not changed.
     progress: (usize, Duration),
+    /// Something has changed that the view does not show yet.
     is_unshown: bool,
 }
 
 /// Runs until the node must stop.
 ///
 /// # Errors
-/// There is no randomness.
+/// The system has no randomness.
 pub(crate) async fn run(mut parts: Parts) -> anyhow::Result<()> {
     let mut stop = parts.stop.clone();
     let work = async move {

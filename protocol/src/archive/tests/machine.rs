@@ -126,7 +126,7 @@ fn an_era_goes_only_if_three_show_it_after_the_withdrawal() {
     assert!(!drop_with(|peer| (peer != 2).then_some(Audit::Passed)).0);
 }
 
-/// What peers showed before the withdrawal they may have had from this node.
+/// Peers may have had the chunks that they showed before the withdrawal from this node.
 #[test]
 fn only_audits_that_began_after_the_withdrawal_count() {
     let mut bench = Bench::new(1, Keep::Full);

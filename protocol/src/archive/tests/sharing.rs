@@ -138,7 +138,7 @@ fn too_small_budgets_are_exceeded_by_a_tenth_and_no_last_copy_goes() {
         let over = |notice: &Notice| matches!(notice, Notice::OverBudget { .. });
         let few = |notice: &Notice| matches!(notice, Notice::FewCopies { copies: 1, .. });
         assert!(world.notices.iter().any(over) && world.notices.iter().any(few));
-        // There is no way to keep to this without losing history for good.
+        // Nobody can keep to this budget without losing history for good.
         let keep = share(120, 2);
         (0..NODES).for_each(|node| world.keep(node, keep));
         world.run(MINUTE * 30);

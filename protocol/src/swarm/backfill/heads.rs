@@ -1,4 +1,4 @@
-//! How the heads of segments are found: from peers that have the whole segment.
+//! Requests for the heads of segments, to peers that have the whole segment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

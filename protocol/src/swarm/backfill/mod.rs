@@ -1,10 +1,10 @@
-//! The kind of collection that is history which this node fetches only to keep it: blocks below its
-//! tip, which it has not applied one by one. It began with a snapshot, or is to keep more than
-//! before.
+//! Backfill: the kind of collection for segments of history that this node fetches only to keep
+//! them. Their blocks are below its tip. Either the node began with a snapshot, or it is to keep
+//! more eras than before.
 //!
-//! The segments are the same as in `history`, under an id of their own, so that those who send them
-//! know that nobody waits for them. Their descriptors are proved already. A complete segment is put
-//! in its place by [`Effect::Keep`], and then belongs to both collections.
+//! The segments are the same as in `history`, under another id. So a peer that sends them knows
+//! that nobody waits for them. Their descriptors are proved already. [`Effect::Keep`] puts a
+//! complete segment in its place; then it belongs to both collections.
 
 mod heads;
 
@@ -27,8 +27,8 @@ use heads::Heads;
 /// This node's number for backfill, which it opens second.
 pub const BACKFILL: CollectionNumber = CollectionNumber(1);
 
-/// Most bytes of segments that are staged. A complete segment is soon in its place, so this need
-/// only keep all peers busy. More would take more of the disk twice.
+/// Most bytes of segments that are staged. A complete segment is soon in its place, so this only
+/// has to keep all peers busy. With more, more bytes would be on the disk twice for a moment.
 const STAGED_BYTES_MAX: u64 = 256 << 20;
 
 /// Fetches history to keep it, the oldest segments first: blocks are executed in order.
@@ -75,8 +75,8 @@ impl Kind {
         }
     }
 
-    /// Which segments this node lacks and is to keep, in place of what was said before, and what an
-    /// earlier run staged of them.
+    /// Which segments this node lacks and is to keep, in place of the list given before, and which
+    /// chunks of them an earlier run has staged.
     pub(super) fn on_missing(
         &mut self,
         engine: &mut Engine,
@@ -117,7 +117,7 @@ impl Kind {
     }
 
     /// A complete segment could not be put in its place. Chunks that are damaged in staging are
-    /// fetched again. If none is, the disk refused, and all waits for a while.
+    /// fetched again. If none is damaged, the disk refused, and backfill pauses.
     pub(super) fn on_not_placed(
         &mut self,
         engine: &mut Engine,

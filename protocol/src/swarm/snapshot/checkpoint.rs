@@ -1,4 +1,4 @@
-//! A block that the chain must contain, as the operator says.
+//! A checkpoint: a block that the chain must contain, named by the operator.
 //!
 //! The block at the end of a segment is proved by the segment's descriptor. For a block inside a
 //! segment a peer sends a proof of its own.

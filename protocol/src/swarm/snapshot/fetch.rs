@@ -15,11 +15,11 @@ use crate::swarm::progress::Progress;
 use crate::swarm::ranges::SegmentRange;
 use crate::swarm::segments::{OPEN_SEGMENTS_MAX, Segment};
 
-/// A snapshot grows when this many bytes of missing chunks have come. Whatever comes more slowly
-/// than this in ten seconds is no growth, so that nobody can hold a newcomer up with a chunk now
-/// and then. It is 52 KB/s: a link of 20 Mbit/s carries it for 47 newcomers at once, beside what
-/// they give each other. With a much higher floor an honest snapshot would be left on such a link,
-/// and all of it that is here with it.
+/// A snapshot grows when this many bytes of missing chunks have come. Fewer bytes in ten seconds
+/// are no growth, so that nobody can hold up a newcomer by a chunk now and then. It is 52 KB/s: a
+/// link of 20 Mbit/s carries it for 47 newcomers at once, beside what they give each other. If it
+/// were much higher, a newcomer on a slow link would leave an honest snapshot, and lose the chunks
+/// that it has.
 pub(super) const GROWTH: u64 = 512 << 10;
 
 /// The name of a chunk by its index in the snapshot.
@@ -39,11 +39,11 @@ pub(super) struct Fetch {
     /// Chunks that were lost from segments which were whole. These segments are opened again.
     lost: BTreeMap<u64, BTreeSet<u32>>,
     pub(super) progress: Progress,
-    /// When the snapshot had grown by [`GROWTH`] last, or fetching began or went on.
+    /// When the snapshot last grew, or when fetching began or resumed.
     pub(super) grown_at: Duration,
     /// Bytes of missing chunks that came since then.
     came: u64,
-    /// How many of them make it grow.
+    /// How many of these bytes make it grow, at most [`GROWTH`].
     growth: u64,
 }
 
@@ -71,7 +71,7 @@ impl Fetch {
         }
     }
 
-    /// The time in which it must grow begins anew.
+    /// Restarts the time in which it must grow.
     pub(super) const fn on_grown(&mut self, now: Duration) {
         (self.grown_at, self.came) = (now, 0);
     }

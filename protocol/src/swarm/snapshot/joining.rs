@@ -23,7 +23,7 @@ use crate::swarm::message::{ChunkId, FrontierPage, SNAPSHOTS_MAX, SyncMessage};
 use crate::swarm::meter::bytes_in;
 use crate::swarm::ranges::SegmentRanges;
 
-/// After this time without a proved manifest, joining fails.
+/// After this time without a proved manifest, joining by a snapshot fails.
 const MANIFEST_PATIENCE: Duration = Duration::from_secs(60);
 /// After this time without a snapshot to try, joining fails. Peers announce their snapshots when
 /// the link opens.
@@ -37,7 +37,7 @@ const STALLED: Duration = Duration::from_secs(10);
 /// Delay until peers are asked again, once none of them had an answer.
 const RETRY: Duration = Duration::from_millis(750);
 
-/// What is being done.
+/// The step at which joining is.
 #[derive(Debug)]
 pub(super) enum Step {
     /// A snapshot to try is awaited, since this time.
@@ -50,14 +50,14 @@ pub(super) enum Step {
     Loading(Fetch),
 }
 
-/// The way to a snapshot.
+/// A chain that is to begin with a snapshot.
 #[derive(Debug)]
 pub(super) struct Joining {
     /// When joining began, and since a manifest is proved, when that was.
     began_at: Duration,
     /// Whether a manifest is proved.
     is_proved: bool,
-    /// Until it is checked.
+    /// The operator's checkpoint; `None` if there is none or it has been checked.
     checkpoint: Option<Checkpoint>,
     offers: Offers,
     pub(super) step: Step,
@@ -237,7 +237,7 @@ impl Joining {
         engine.send(peer, &SyncMessage::GetFrontier(snapshot.1, 0));
     }
 
-    /// Leaves the current snapshot, and chooses anew.
+    /// Leaves the current snapshot, and chooses again.
     fn leave(&mut self, engine: &mut Engine) {
         self.offers.on_left();
         self.drop_fetch(engine);
@@ -252,12 +252,13 @@ impl Joining {
         }
     }
 
-    /// Moves the chunks on, and leaves a snapshot that does not grow if another one is better.
+    /// Opens the next segments, and leaves a snapshot that does not grow if another one is better.
+    /// Loads it when all chunks are here.
     fn advance(&mut self, kind: &Kind, engine: &mut Engine, history: &history::Kind) {
         let Step::Chunks(fetch) = &mut self.step else { return };
         let (now, snapshot) = (engine.now, fetch.snapshot());
         if fetch.advance(engine) {
-            // The checkpoint comes first: the chain must not begin with a state that is not wanted.
+            // The checkpoint comes first: the chain must not begin with a state of another chain.
             fetch.on_grown(now);
             let height = fetch.offer.height;
             if self.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.allows(height)) {

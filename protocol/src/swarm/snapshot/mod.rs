@@ -1,5 +1,5 @@
-//! The kind of collection that is a snapshot. It offers snapshots to peers, and lets a chain at
-//! height 0 begin with one.
+//! Snapshots: the kind of collection that offers snapshots of the state to peers, and lets a chain
+//! at height 0 begin with one.
 //!
 //! A frontier proves the chunks, and the header of the snapshot's block proves the frontier, except
 //! for its counts. So each frontier has an id, which peers announce, and each id is a collection of
@@ -119,7 +119,8 @@ impl Kind {
         SyncMessage::Snapshots(all.collect())
     }
 
-    /// Tells a peer which snapshots are here, or that none is. A node that joins does not know yet.
+    /// Tells a peer which snapshots are here, or that none is. A node that is joining says nothing,
+    /// since it does not know yet.
     pub(super) fn on_opened(&self, engine: &mut Engine, peer: PeerId) {
         if !self.is_joining() {
             engine.send(peer, &self.announcement());
@@ -132,7 +133,7 @@ impl Kind {
         }
     }
 
-    /// The snapshot that a collection is.
+    /// The snapshot that has this number as a collection.
     pub(super) fn id_of(&self, number: CollectionNumber) -> Option<SnapshotId> {
         let fetched = self.joining.as_ref().and_then(Joining::fetch);
         let fetched = fetched.map(|fetch| (fetch.number, fetch.offer.id));

@@ -14,17 +14,17 @@ use crate::swarm::history;
 /// How often one snapshot is tried. It is left when it does not grow, and may be tried again after
 /// the others.
 const TRIES_MAX: u32 = 3;
-/// A peer is not listened to any more when this many snapshots were left that it announced.
+/// The announcements of a peer are ignored once this many snapshots that it announced were left.
 const WRONG_MAX: u32 = 3;
-/// How many snapshots are left, until joining fails. A peer with a link costs at most
-/// [`WRONG_MAX`] of them.
+/// Joining fails once this many snapshots were left. A peer with a link costs at most [`WRONG_MAX`]
+/// of them.
 const LEFT_MAX: u32 = 64;
-/// Joining does not fail by [`LEFT_MAX`] before this time. Otherwise a hostile peer that comes
-/// again and again could use all of them up before an honest one is there.
+/// Joining does not fail by [`LEFT_MAX`] before this time. Otherwise a hostile peer that connects
+/// again and again could use all of them up before an honest peer is connected.
 const LEFT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A snapshot as a peer announces it. The id depends on the height, so only one height is true. A
-/// peer that announces a false one is asked for it alone.
+/// A snapshot as a peer announces it. The id depends on the height, so only one height is true. An
+/// id with a false height counts as another snapshot, which only its announcers are asked for.
 pub(super) type Announced = (Height, SnapshotId);
 
 /// A snapshot that a peer with a link says it has whole, or that is being tried.
