@@ -77,8 +77,20 @@ impl Space {
     }
 
     /// The space after so many more bytes are written.
-    pub(crate) const fn after(self, bytes: u64) -> Self {
+    const fn after(self, bytes: u64) -> Self {
         Self { free: self.free.saturating_sub(bytes), ..self }
+    }
+
+    /// Refuses so many more bytes if the disk is nearly full after them.
+    pub(crate) fn check_room(self, bytes: u64) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.after(bytes).is_low(),
+            "of {} MiB of disk {} are free, too few for {} more",
+            self.total >> 20,
+            self.free >> 20,
+            bytes >> 20
+        );
+        Ok(())
     }
 
     /// Whether the disk is nearly full.
@@ -148,6 +160,17 @@ mod tests {
             assert_eq!(space.is_low(), is_low, "{free} of {total}");
             let before = Space { free: free + GIB, total };
             assert_eq!(before.after(GIB), space);
+        }
+    }
+
+    #[test]
+    fn what_is_written_leaves_the_reserve_of_the_disk_free() {
+        const MIB: u64 = 1 << 20;
+        let space = |free| Space { free: free * MIB, total: 10_000 * MIB };
+        for (free, bytes, is_room) in
+            [(600, 100, true), (599, 100, false), (500, 0, true), (499, 0, false), (50, 100, false)]
+        {
+            assert_eq!(space(free).check_room(bytes * MIB).is_ok(), is_room, "{free} {bytes}");
         }
     }
 

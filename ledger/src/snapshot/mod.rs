@@ -3,10 +3,8 @@
 //! A newcomer loads a snapshot instead of applying all blocks before it. What it believes comes in
 //! three steps:
 //!
-//! 1. The snapshot's block is proved to be in the chain, under the `history_root` of a later
-//!    certified header. So its header gives the `state_root`. A node proves it by the manifest,
-//!    which has the descriptors of all segments. Whoever has no manifest needs a
-//!    [`SnapshotAnchor`].
+//! 1. The manifest of history proves that the snapshot's block ends a segment of the chain, under
+//!    the `history_root` of any later certified header. So its header gives the `state_root`.
 //! 2. The [`Frontier`] is a list of subtrees whose hashes fold to this root. It says how many
 //!    entries each subtree has, and so how the entries are cut into chunks. The root does not cover
 //!    these counts: a frontier with false ones is noticed only when the chunks come. So each
@@ -17,14 +15,12 @@
 //!
 //! The formats are in `docs/protocol/bytes.md`.
 
-mod anchor;
 mod chunk;
 mod frontier;
 mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use anchor::{AnchorError, SnapshotAnchor};
 pub use chunk::{ChunkError, SEGMENT_CHUNKS, VerifiedChunk};
 pub use frontier::{
     FRONTIER_BYTES_MAX, FRONTIER_PAGE_SUBTREES, FRONTIER_SUBTREES_MAX, Frontier, FrontierBeginning,

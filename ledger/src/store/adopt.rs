@@ -108,14 +108,16 @@ impl Store {
 
     /// Records that this node has executed every block up to `height` from the genesis on, in a
     /// store that began with a snapshot. At the height of the snapshot or above, all blocks count
-    /// as executed from then on.
+    /// as executed from then on. A lower height than before changes nothing: what was executed once
+    /// stays so, also if it is executed again.
     ///
     /// # Errors
     /// As [`Self::commit`].
     pub fn set_executed_to(&self, height: Height) -> Result<(), StoreError> {
         self.write(|_| {
             let Some(joined) = self.read_view().joined else { return Ok(()) };
-            let joined = (height < joined.height).then_some(Joined { executed: height, ..joined });
+            let executed = joined.executed.max(height);
+            let joined = (executed < joined.height).then_some(Joined { executed, ..joined });
             let mut batch = Batch::default();
             match &joined {
                 Some(joined) => batch.put_value(Key::Joined, joined),

@@ -157,6 +157,18 @@ impl Store {
         }
     }
 
+    /// The hash of a block. Of the last block of a sealed segment it is always here.
+    ///
+    /// # Errors
+    /// `StoreError::Corrupt`, `StoreError::Io`.
+    pub fn block_hash(&self, height: Height) -> Result<Kept<BlockHash>, StoreError> {
+        let end = self.read_view().segments.ending_at(height).map(|segment| segment.last_block);
+        match end {
+            Some(hash) => Ok(Kept::Here(hash)),
+            None => Ok(self.header(height)?.map(|header| header.hash())),
+        }
+    }
+
     /// The height of the block with this hash. `NotKept` if none of the blocks here has it, and
     /// some blocks are not here.
     ///

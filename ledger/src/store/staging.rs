@@ -69,6 +69,13 @@ struct Place {
 }
 
 impl Staging {
+    /// An empty staging area for a directory that cannot be opened now. It looks for nothing there.
+    /// [`Self::begin`] makes the directory, if that is possible by then.
+    #[must_use]
+    pub fn new(directory: &Path, rules: HistoryRules) -> Self {
+        Self { directory: directory.to_owned(), rules, segments: BTreeMap::new() }
+    }
+
     /// Opens the directory, or creates it. Returns its segments in order of index. Reads no chunk.
     /// Removes files that cannot be used: a head that cannot be read, is damaged, breaks these
     /// rules or has no data, data without a usable head or of a wrong length, and files that were
@@ -82,8 +89,7 @@ impl Staging {
     pub fn open(directory: &Path, rules: HistoryRules) -> Result<(Self, Vec<Found>), StoreError> {
         let io = |error| StoreError::io(directory, error);
         fs::create_dir_all(directory).map_err(io)?;
-        let mut staging =
-            Self { directory: directory.to_owned(), rules, segments: BTreeMap::new() };
+        let mut staging = Self::new(directory, rules);
         let mut names = Vec::new();
         for entry in fs::read_dir(directory).map_err(io)? {
             names.extend(entry.map_err(io)?.file_name().into_string());
@@ -131,6 +137,8 @@ impl Staging {
         // The head is written last, since a head means that the data file exists with its full
         // length.
         let path = self.data(index);
+        // If this is refused, so is the file.
+        let _ = fs::create_dir(&self.directory);
         let file = File::create(&path).and_then(|file| file.set_len(data_bytes(head)));
         file.map_err(|error| StoreError::io(&path, error))?;
         self.put_sealed(&format!("{index}.head"), &codec::encode(head))?;

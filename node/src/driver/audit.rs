@@ -91,9 +91,7 @@ impl Auditor {
                 Ok(AuditStep::Executed { bytes }) => {
                     self.executed.send_replace(audit.height());
                     unsaved = unsaved.saturating_add(bytes);
-                    if let Some(saved) = &saved {
-                        self.save(&audit, saved, &mut unsaved);
-                    }
+                    self.save(&audit, &saved, &mut unsaved);
                     yield_now().await;
                 }
                 Ok(AuditStep::Waits) => self.kept.notified().await,
@@ -120,15 +118,16 @@ impl Auditor {
 
     /// The audit where an earlier run left it, and the saved states. `None` if every block was
     /// executed: then no state need be saved any more.
-    fn begin(&self) -> Result<Option<(Audit, Option<Snapshots>)>, StoreError> {
+    fn begin(&self) -> Result<Option<(Audit, Snapshots)>, StoreError> {
         if self.store.executed_to() >= self.store.tip().0 {
             self.remove_saved();
             return Ok(None);
         }
-        let saved = Snapshots::open(&self.folder, &self.chain)
-            .inspect_err(|error| tracing::warn!("the audit cannot save its progress: {error}"));
-        let saved = saved.ok().map(|(saved, _)| saved);
-        let newest = saved.as_ref().and_then(load);
+        let (saved, problems) = Snapshots::open(&self.folder, &self.chain);
+        for problem in problems {
+            tracing::warn!("a saved state of the audit cannot be used: {problem}");
+        }
+        let newest = load(&saved);
         let checkpoint = newest.as_ref().map(|(header, state)| (header, state.clone()));
         Ok(Audit::begin(&self.store, checkpoint)?.map(|audit| (audit, saved)))
     }
@@ -162,11 +161,12 @@ impl Auditor {
     /// Saves the second state in place of the former one. `false` if no segment ends here.
     fn try_save(&self, audit: &Audit, saved: &Snapshots) -> anyhow::Result<bool> {
         let Some((header, certificate, state)) = audit.checkpoint()? else { return Ok(false) };
-        let is_full = self.folder.parent().and_then(Space::of).is_some_and(Space::is_low);
-        anyhow::ensure!(!is_full, "the disk is nearly full");
         let height = header.height;
         let rules = SnapshotRules::new(self.chain.limits());
         let frontier = Arc::new(Frontier::of(&state, &rules)?);
+        if let Some(space) = self.folder.parent().and_then(Space::of) {
+            space.check_room(frontier.chunks_bytes())?;
+        }
         let mut writer = saved.begin(header, certificate, Arc::clone(&frontier))?;
         for (chunk, bytes) in (0u64..).zip(frontier.chunks(&state)) {
             writer.write(chunk, &bytes)?;
@@ -245,6 +245,7 @@ mod tests {
         };
         assert!(auditor.begin().unwrap().is_none() && !folder.exists());
     }
+
     #[test]
     fn a_home_whose_audit_failed_is_refused() {
         let home = tempfile::tempdir().unwrap();

@@ -54,19 +54,37 @@ pub(crate) struct Joining {
     connected: BTreeSet<PeerId>,
     /// Requests in flight.
     asked: HashMap<RequestId, PeerId>,
+    near: Near,
     /// The height that each peer has proved.
     heights: BTreeMap<String, Height>,
     /// The newest plan by which sync fetches blocks.
     plan: Option<FetchPlan>,
 }
 
+/// The peers that have answered that they are not far ahead.
+struct Near {
+    peers: BTreeSet<PeerId>,
+    /// Number of addresses of other nodes that the operator has named.
+    named: usize,
+}
+
+impl Near {
+    /// Whether every named peer has answered. An address that leads to no peer, or to the same one
+    /// as another, counts as a peer without an answer.
+    fn are_all(&self, is_named: impl Fn(&PeerId) -> bool) -> bool {
+        self.peers.iter().filter(|peer| is_named(peer)).count() >= self.named
+    }
+}
+
 impl Joining {
+    /// `named`: number of addresses of other nodes that the operator has named.
     pub(crate) fn new(
         network: Network,
         peers: PeerNumbers,
         genesis: TipView,
         target: watch::Sender<Option<CertifiedHeader>>,
         is_validator: bool,
+        named: usize,
     ) -> Self {
         Self {
             chain: Arc::clone(genesis.state.chain()),
@@ -78,6 +96,7 @@ impl Joining {
             last_asked: None,
             connected: BTreeSet::new(),
             asked: HashMap::new(),
+            near: Near { peers: BTreeSet::new(), named },
             heights: BTreeMap::new(),
             plan: None,
         }
@@ -87,7 +106,8 @@ impl Joining {
     ///
     /// It ends without a snapshot if no peer proves a height in time, or if sync finds no snapshot.
     /// A peer that is not far ahead ends it too: at once on a validator, since all validators of a
-    /// new network are at the same place, and after a second on other nodes.
+    /// new network are at the same place, and on other nodes after a second, or sooner if every
+    /// named peer has said the same.
     pub(crate) async fn run(mut self, inputs: &mut Inputs) -> Option<Joined> {
         let patience = if self.is_validator { VALIDATOR_WAITS } else { OTHERS_WAIT };
         let mut ask_at = Instant::now() + patience;
@@ -105,7 +125,8 @@ impl Joining {
                 },
                 event = inputs.events.recv() => {
                     if !self.on_event(event?) {
-                        if self.is_validator {
+                        let accounts = self.network.accounts();
+                        if self.is_validator || self.near.are_all(|peer| accounts.is_named(peer)) {
                             return Some(self.end(None));
                         }
                         // Another peer may be far ahead.
@@ -143,6 +164,7 @@ impl Joining {
             PeerEvent::Disconnected(peer) => {
                 self.peers.release(&peer);
                 self.connected.remove(&peer);
+                self.near.peers.remove(&peer);
                 self.heights.remove(&peer.to_string());
             }
             PeerEvent::Request { from, bytes, ticket } => self.on_request(from, &bytes, ticket),
@@ -197,7 +219,7 @@ impl Joining {
                 return true;
             }
         };
-        let Some(head) = head else { return self.target.borrow().is_some() };
+        let Some(head) = head else { return self.on_near(from) };
         let height = head.header.height;
         let signatures = head.certificate.signatures.len() as u64;
         self.network.accounts().charge(&from, &Cost::signatures(signatures));
@@ -208,12 +230,18 @@ impl Joining {
         self.heights.insert(from.to_string(), height);
         let best = self.target.borrow().as_ref().map(|best| best.header.height);
         if height.0 <= BEHIND_FAR {
-            return best.is_some();
+            return self.on_near(from);
         }
         if best.is_none_or(|best| height > best) {
             self.target.send_replace(Some(head));
         }
         true
+    }
+
+    /// A peer is not far ahead. Returns whether another one is.
+    fn on_near(&mut self, peer: PeerId) -> bool {
+        self.near.peers.insert(peer);
+        self.target.borrow().is_some()
     }
 
     fn ban(&self, peer: PeerId, offence: &Offence) {
@@ -240,6 +268,31 @@ impl Joining {
             }
             Query::Mempool(_, reply) => drop(reply.send(Vec::new())),
             Query::PeerHeights(reply) => drop(reply.send(self.heights.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newcomer_waits_for_no_more_peers_once_all_named_ones_have_answered() {
+        let [one, two, stranger] = [PeerId::random(), PeerId::random(), PeerId::random()];
+        for (answers, named, are_all) in [
+            (&[][..], 1, false),
+            (&[one], 1, true),
+            (&[one], 2, false),
+            (&[one, stranger], 2, false),
+            (&[stranger], 1, false),
+            (&[one, two], 2, true),
+            (&[one, two, stranger], 2, true),
+            // Two addresses of one peer, or of nobody.
+            (&[one, two], 3, false),
+        ] {
+            let near = Near { peers: answers.iter().copied().collect(), named };
+            let is_named = |peer: &PeerId| [one, two].contains(peer);
+            assert_eq!(near.are_all(is_named), are_all, "{answers:?} of {named}");
         }
     }
 }

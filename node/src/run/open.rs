@@ -3,13 +3,13 @@
 //! The network already runs while the store opens, so that connections are made meanwhile. Messages
 //! that arrive wait in bounded queues.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 
 use anyhow::Context;
 use ledger::chain::Chain;
 use ledger::signature::{PublicKey, SigningKey};
-use ledger::store::{self, Store};
+use ledger::store::{self, Kept, Store};
 use ledger::units::Height;
 use prometheus_client::registry::Registry;
 use protocol::archive::GONE_COUNTS;
@@ -48,10 +48,13 @@ pub(super) struct Opened {
     pub(super) log: Option<ConsensusLog>,
     pub(super) clock: Clock,
     pub(super) beginning: Beginning,
-    /// Whether the node joins its chain by a snapshot: it may, and it has no blocks yet.
-    pub(super) joins: bool,
+    /// The number of named peers, if the node joins its chain by a snapshot: it may, and it has no
+    /// blocks yet.
+    pub(super) joins: Option<NonZeroUsize>,
     /// A block that the chain must contain.
     pub(super) checkpoint: Option<Checkpoint>,
+    /// The same, if its block lies below the tip and is not here.
+    pub(super) unchecked: Option<Checkpoint>,
     pub(super) sharing: Sharing,
 }
 
@@ -115,11 +118,8 @@ pub(super) async fn open(
             return Ok(None);
         }
     };
-    if let Some(checkpoint) = options.checkpoint
-        && let Some(header) = store.header(checkpoint.height)?.here()
-    {
-        checkpoint.check(checkpoint.height, header.hash())?;
-    }
+    let checkpoint = options.checkpoint;
+    let unchecked = checkpoint.map(|one| check(one, &store)).transpose()?.flatten();
     let header = store.header(state.tip().height)?.here();
     let tip = TipView { state, certificate, header };
 
@@ -132,9 +132,8 @@ pub(super) async fn open(
             home.validator_key_path().display()
         );
     }
-    let joins = config.sync.mode == SyncMode::Snapshot
-        && tip.state.tip().height == Height(0)
-        && !config.p2p.peers.is_empty();
+    let joins = named_peers(&config, &network)
+        .filter(|_| config.sync.mode == SyncMode::Snapshot && tip.state.tip().height == Height(0));
     let beginning = Beginning {
         key,
         log: found,
@@ -162,9 +161,35 @@ pub(super) async fn open(
         clock,
         beginning,
         joins,
-        checkpoint: options.checkpoint,
+        checkpoint,
+        unchecked,
         sharing,
     }))
+}
+
+/// Number of addresses of other nodes that the operator has named. One list may serve all nodes of
+/// a network, so this node may be in it.
+fn named_peers(config: &Config, network: &Network) -> Option<NonZeroUsize> {
+    let own = format!("/p2p/{}", network.local_peer());
+    let others = config.p2p.peers.iter().filter(|peer| !peer.to_string().ends_with(&own));
+    NonZeroUsize::new(others.count())
+}
+
+/// Compares a checkpoint with the store. Returns it if its block lies below the tip and is not
+/// here. A block above the tip is compared when it is committed.
+fn check(checkpoint: Checkpoint, store: &Store) -> anyhow::Result<Option<Checkpoint>> {
+    match store.block_hash(checkpoint.height)? {
+        Kept::Here(hash) => checkpoint.check(checkpoint.height, hash)?,
+        Kept::Never => {}
+        Kept::NotKept => {
+            tracing::warn!(
+                "the checkpoint {checkpoint} is not checked before this node fetches its block, \
+                 which is below the snapshot or dropped"
+            );
+            return Ok(Some(checkpoint));
+        }
+    }
+    Ok(None)
 }
 
 fn sharing(config: &Config, options: &Options) -> Sharing {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ledger::chain::Chain;
 use ledger::signature::PublicKey;
-use ledger::store::{Snapshots, Staging, Store};
+use ledger::store::{SnapshotInfo, Snapshots, Staging, Store};
 use ledger::units::Height;
 use prometheus_client::registry::Registry;
 use protocol::Quorum;
@@ -24,7 +24,7 @@ use crate::driver::audit::Auditor;
 use crate::driver::joining::Joining;
 use crate::driver::live::{self, Driver, Joined, ToArchive};
 use crate::driver::peer_numbers::PeerNumbers;
-use crate::driver::snapshots::{self, Writing};
+use crate::driver::snapshots::{self, Offers, Writing};
 use crate::driver::swarm::{self, Backfill, Shell, ToSwarm};
 use crate::home::Home;
 use crate::network::{Gossip, Network};
@@ -63,9 +63,8 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     metrics::register(&mut registry, view.clone(), disk(&home));
     start_rpc(&mut tasks, opened.listener, &view, registry, &stopping);
 
-    let (snapshots, writing) = start_snapshots(&home, &store, &view.tip, clock, &stopping)?;
-    let Writing { offers, kept, thread: writer } = writing;
-    let (peers, height) = (PeerNumbers::default(), store.tip().0);
+    let (snapshots, offers, kept) = start_snapshots(&mut tasks, &home, &view, clock, &stopping)?;
+    let (peers, height, id) = (PeerNumbers::default(), store.tip().0, chain.id());
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
     let backfill = open_backfill(&mut tasks, &home, &view, keep, ends.executed, &stopping)?;
@@ -75,7 +74,9 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         staging,
         found,
         snapshots,
-        join: opened.joins.then(|| join(opened.checkpoint)),
+        home: home.root().to_owned(),
+        join: opened.joins.map(|_| join(opened.checkpoint)),
+        unchecked: opened.unchecked,
         backfill,
         state: tip.state.clone(),
         rates: Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
@@ -97,9 +98,10 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     };
     tasks.add_thread(SYNC, start_sync(parts, inputs)?);
 
-    let joining = opened.joins.then(|| {
+    let joining = opened.joins.map(|named| {
         let is_validator = opened.validator.is_some();
-        Joining::new(network.clone(), peers.clone(), tip.clone(), ends.join, is_validator)
+        let (network, peers, tip) = (network.clone(), peers.clone(), tip.clone());
+        Joining::new(network, peers, tip, ends.join, is_validator, named.get())
     });
     let to_network = network.clone();
     let begin = move |tip: &TipView| live::Parts {
@@ -124,9 +126,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         stop: stopping,
     };
     tasks.add_thread(DRIVER, spawn_thread("driver", move || drive(joining, tip, begin, inputs))?);
-    let chain = chain.id();
-    tracing::info!("node of chain {chain} at height {height}, RPC on http://{rpc_address}, {role}");
-    tasks.add_thread(SNAPSHOTS, writer);
+    tracing::info!("node of chain {id} at height {height}, RPC on http://{rpc_address}, {role}");
     tasks.add("the network", opened.network_task);
     Ok(Running { tasks, stop, network })
 }
@@ -238,7 +238,7 @@ fn open_backfill(
         archive::drop_parts(&view.store, &view.tip.borrow());
     }
     let rules = view.chain.history_rules();
-    Ok(Backfill::open(home.backfill_path(), rules, placed, keeps_all)?)
+    Ok(Backfill::open(home.backfill_path(), rules, placed, keeps_all))
 }
 
 /// Starts the thread that executes the blocks before a snapshot. `kept` wakes it when a segment is
@@ -270,28 +270,32 @@ fn start_sync(parts: swarm::Parts, inputs: swarm::Inputs) -> anyhow::Result<Thre
     shell.spawn(inputs, done)
 }
 
+/// The list of all whole snapshots, after each change.
+type SnapshotLists = watch::Receiver<Vec<Arc<SnapshotInfo>>>;
+
 /// Opens the snapshots, says which files are none, and starts the thread that writes new ones.
 fn start_snapshots(
+    tasks: &mut Tasks,
     home: &Home,
-    store: &Store,
-    tip: &watch::Receiver<Arc<TipView>>,
+    view: &View,
     clock: Clock,
     stop: &watch::Receiver<bool>,
-) -> anyhow::Result<(Snapshots, Writing)> {
-    let tip = Arc::clone(&tip.borrow());
-    let (snapshots, problems) = Snapshots::open(&home.snapshots_path(), tip.state.chain())?;
+) -> anyhow::Result<(Snapshots, Arc<Offers>, SnapshotLists)> {
+    let tip = Arc::clone(&view.tip.borrow());
+    let (snapshots, problems) = Snapshots::open(&home.snapshots_path(), tip.state.chain());
     for problem in problems {
         tracing::warn!("a snapshot in {} cannot be used: {problem}", home.root().display());
     }
-    let writing = snapshots::spawn(snapshots::Parts {
+    let Writing { offers, kept, thread } = snapshots::spawn(snapshots::Parts {
         snapshots: snapshots.clone(),
-        store: store.clone(),
+        store: view.store.clone(),
         clock,
         home: home.root().to_owned(),
         stop: stop.clone(),
     })?;
-    writing.offers.offer(&tip);
-    Ok((snapshots, writing))
+    offers.offer(&tip);
+    tasks.add_thread(SNAPSHOTS, thread);
+    Ok((snapshots, offers, kept))
 }
 
 /// The ends of the view's channels that other parts hold.

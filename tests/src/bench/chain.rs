@@ -284,7 +284,7 @@ impl Writer {
         Store::create(&db, chain.genesis())?;
         Ok(Self {
             store: Store::open(&db, chain)?.store,
-            snapshots: Snapshots::open(&directory.join(SNAPSHOTS), chain)?.0,
+            snapshots: Snapshots::open(&directory.join(SNAPSHOTS), chain).0,
             rules: SnapshotRules::new(chain.limits()),
             candidate: None,
             facts: Facts { height: 0, sealed: 0, segments: 0, chunks: 0, bytes: 0 },

@@ -1,43 +1,31 @@
-//! The target for snapshots: frontiers, chunks and anchors.
+//! The target for snapshots: frontiers and chunks.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-use ledger::chain::Chain;
 use ledger::codec;
 use ledger::genesis::Limits;
-use ledger::hash::{Domain, Hash, HistoryRoot};
+use ledger::hash::{Domain, Hash};
 use ledger::signature::PublicKey;
 use ledger::snapshot::{
-    FRONTIER_BYTES_MAX, Frontier, FrontierError, SnapshotAnchor, SnapshotRules, SubtreeDescriptor,
+    FRONTIER_BYTES_MAX, Frontier, FrontierError, SnapshotRules, SubtreeDescriptor,
 };
 use ledger::state::{Account, Entry, State, StateKey};
 use ledger::units::{Amount, Height};
 
 use super::canonical;
-use super::fixture::Fixture;
 use super::stream::Stream;
 
 /// Accounts of the state.
 const ACCOUNTS: u64 = 300;
 /// Most entries of a subtree.
 const ENTRIES_MAX: u32 = 64;
-/// Blocks of a segment.
-const SEGMENT_BLOCKS: u64 = 16;
-/// Every second segment ends with a snapshot.
-const SNAPSHOT_SEGMENTS: u64 = 2;
-const SEGMENTS: u64 = 3;
 
-/// A state with its snapshot, and a chain with an anchor.
+/// A state with its snapshot.
 pub(super) struct Made {
     pub(super) state: State,
     pub(super) frontier: Frontier,
     /// The bytes of each chunk.
     pub(super) chunks: Vec<Vec<u8>>,
-    chain: Arc<Chain>,
-    /// Commitment to the segments of the chain.
-    root: HistoryRoot,
-    /// Proves the only snapshot of the chain under this root.
-    pub(super) anchor: SnapshotAnchor,
 }
 
 /// Made at the first call.
@@ -56,25 +44,7 @@ impl Made {
         let state = State::from_entries((0..ACCOUNTS).map(entry));
         let frontier = Frontier::of(&state, &rules()).expect("a small state");
         let chunks = frontier.chunks(&state).collect();
-
-        let limits = Limits {
-            segment_blocks: SEGMENT_BLOCKS,
-            snapshot_segments: SNAPSHOT_SEGMENTS,
-            ..Limits::default()
-        };
-        let fixture = Fixture::new(limits, SEGMENTS * SEGMENT_BLOCKS);
-        let history = fixture.states.last().expect("the state of the genesis").history();
-        let index = SNAPSHOT_SEGMENTS - 1;
-        let descriptor = fixture.sealed[index as usize];
-        let (block, certificate) = fixture.block(descriptor.last).expect("a final block");
-        let anchor = SnapshotAnchor {
-            header: block.header().clone(),
-            certificate: certificate.clone(),
-            descriptor,
-            segment: history.prove_segment(index, SEGMENTS).expect("a sealed segment"),
-        };
-        let root = history.root();
-        Self { state, frontier, chunks, chain: fixture.chain, root, anchor }
+        Self { state, frontier, chunks }
     }
 }
 
@@ -84,17 +54,14 @@ fn rules() -> SnapshotRules {
     SnapshotRules::new(&Limits { chunk_bytes, ..Limits::default() })
 }
 
-/// Reads a byte that says what follows: a frontier, a chunk after its index, or an anchor.
+/// Reads a byte that says what follows: a frontier, or a chunk after its index.
 pub fn snapshot(data: &[u8]) -> bool {
     let mut stream = Stream(data);
-    match stream.byte() % 3 {
-        0 => on_frontier(stream.0),
-        1 => {
-            let index = stream.byte();
-            on_chunk(index.into(), stream.0)
-        }
-        _ => on_anchor(stream.0),
+    if stream.byte().is_multiple_of(2) {
+        return on_frontier(stream.0);
     }
+    let index = stream.byte();
+    on_chunk(index.into(), stream.0)
 }
 
 /// A list of subtrees that is accepted under the root of the state is the state's own frontier, or
@@ -160,19 +127,6 @@ fn on_chunk(index: u64, bytes: &[u8]) -> bool {
     canonical::<Vec<Entry>>(bytes, codec::VALUE_BYTES_MAX).is_some()
 }
 
-/// An anchor that holds is of the chain's one snapshot.
-fn on_anchor(bytes: &[u8]) -> bool {
-    let Some(anchor) = canonical::<SnapshotAnchor>(bytes, SnapshotAnchor::BYTES_MAX) else {
-        return false;
-    };
-    let made = made();
-    if anchor.verify(&made.chain, made.root).is_ok() {
-        // Nobody signed anything else here, and a proof has one form.
-        assert_eq!(anchor, made.anchor, "one anchor holds");
-    }
-    true
-}
-
 /// Inputs for this target, each with its name.
 pub(super) fn samples() -> Vec<(String, Vec<u8>)> {
     let made = made();
@@ -185,18 +139,7 @@ pub(super) fn samples() -> Vec<(String, Vec<u8>)> {
     };
     let mut other_entry = made.chunks[0].clone();
     other_entry[100] ^= 1;
-    let anchor = |name: &str, change: fn(&mut SnapshotAnchor)| {
-        let mut anchor = made.anchor.clone();
-        change(&mut anchor);
-        sample(name, &[2], codec::encode(&anchor))
-    };
     vec![
-        anchor("anchor", |_| ()),
-        anchor("anchor_other_state", |anchor| anchor.header.state_root.0.0[0] ^= 1),
-        anchor("anchor_other_segment", |anchor| anchor.descriptor.index += 2),
-        anchor("anchor_two_signers", |anchor| {
-            anchor.certificate.signatures.pop();
-        }),
         frontier("frontier", |_| ()),
         frontier("frontier_false_counts", |subtrees| {
             subtrees[0].count -= 1;

@@ -215,7 +215,6 @@ fn the_code_reads_and_writes_the_same_bytes() {
             "AccountProof" => same::<ledger::state::AccountProof>(&vector),
             "Frontier" => same::<Vec<ledger::snapshot::SubtreeDescriptor>>(&vector),
             "SnapshotChunk" => same::<Vec<ledger::state::Entry>>(&vector),
-            "SnapshotAnchor" => same::<ledger::snapshot::SnapshotAnchor>(&vector),
             "ConsensusGossip" => same::<Attempt<ConsensusMessage>>(&vector),
             "HeaderGossip" => same::<Attempt<CertifiedHeader>>(&vector),
             "TransactionGossip" => same::<Attempt<Vec<ledger::transaction::Transaction>>>(&vector),

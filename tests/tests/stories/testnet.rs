@@ -31,7 +31,7 @@ fn a_transfer_is_final_everywhere_within_a_second_and_an_idle_network_is_silent(
         done.stdout
     };
     let nodes: Vec<Rpc> = description.nodes.iter().map(|node| Rpc::new(&node.rpc)).collect();
-    // The full node waits a second for a peer that is far ahead.
+    // The full node takes no transfer before the peers that it names have answered.
     let first_block = until("the first block on all nodes", || {
         let heights = nodes.iter().map(|node| Some(node.status().ok()?.height));
         heights.min().flatten().filter(|height| *height > 0)

@@ -10,7 +10,8 @@ use protocol::swarm::message::{
     ChunkId, CollectionNumber, DESCRIPTORS_MAX, Holdings, SyncMessage, Update,
 };
 use protocol::swarm::{
-    Effect, HISTORY, Input, OPEN_SEGMENTS_MAX, Rates, SegmentRanges, Setup, Stage, Swarm,
+    Effect, HISTORY, Input, OPEN_SEGMENTS_MAX, Rates, SegmentRange, SegmentRanges, Setup, Stage,
+    Swarm,
 };
 use protocol::{FetchPlan, PeerId};
 use tests::swarm::Made;
@@ -330,6 +331,34 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
             "it is true all the same"
         );
     }
+}
+
+/// One peer keeps the first segments, and another one all others.
+#[test]
+fn who_does_not_have_a_segment_is_not_asked_for_its_head() {
+    const KEPT: u64 = 3;
+    let made = Made::new(5 * MIB, MIB / 4, 64 << 10);
+    let mut sync = fetching(&made);
+    let (height, count) = (made.target.header.height, made.heads.len());
+    let (few, most) = (PeerId(1), PeerId(2));
+    greet(&mut sync, &made, few, height, KEPT);
+    greet(&mut sync, &made, most, height, 0);
+    let (first, last) = (SegmentIndex(KEPT), SegmentIndex(count as u64 - 1));
+    let held = say(&SyncMessage::Held(NUMBER, SegmentRange { first, last }));
+    hear(&mut sync, Duration::ZERO, most, [held]);
+    let manifest = SyncMessage::Manifest(height, FIRST, Some(made.descriptors(count)));
+    let effects = hear(&mut sync, Duration::ZERO, few, [say(&manifest)]);
+    let asked = effects.iter().filter_map(|effect| match effect {
+        Effect::Send(to, bytes) => match SyncMessage::decode(bytes) {
+            Ok(SyncMessage::GetHead(index)) => Some((index.0, *to)),
+            _ => None,
+        },
+        _ => None,
+    });
+    let asked: Vec<_> = asked.collect();
+    assert!(asked.len() > 2 * KEPT as usize, "{asked:?}");
+    let holder = |index| if index < KEPT { few } else { most };
+    assert!(asked.iter().all(|(index, to)| *to == holder(*index)), "{asked:?}");
 }
 
 /// A requested head counts as staged, so staged and requested heads together keep to the limit.

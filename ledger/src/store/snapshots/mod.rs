@@ -77,14 +77,18 @@ impl Snapshots {
     ///
     /// Also returns what is wrong with other snapshot files: they are damaged, of another chain or
     /// of another format, or the system refuses to read or to remove them. These files stay, and
-    /// are not listed.
-    ///
-    /// # Errors
-    /// `StoreError::Io` if the directory cannot be read.
-    pub fn open(directory: &Path, chain: &Arc<Chain>) -> Result<(Self, Vec<Problem>), StoreError> {
+    /// are not listed. A directory that cannot be read is a problem, too, and then nothing is
+    /// listed.
+    #[must_use]
+    pub fn open(directory: &Path, chain: &Arc<Chain>) -> (Self, Vec<Problem>) {
         let mut kept = Vec::new();
         let mut problems = Vec::new();
-        for name in names_in(directory)? {
+        let names = names_in(directory);
+        let names = names.unwrap_or_else(|error| {
+            problems.push(problem(error));
+            Vec::new()
+        });
+        for name in names {
             let opened = match Name::parse(&name) {
                 Some(name) => file::open(&name.path(directory), &name, chain).map(Some),
                 None if Name::is_unfinished(&name) => {
@@ -94,14 +98,7 @@ impl Snapshots {
             };
             match opened {
                 Ok(file) => kept.extend(file.map(|file| Kept { file, asked: None })),
-                Err(StoreError::Corrupt { what, reason }) => {
-                    problems.push(Problem { what, reason });
-                }
-                Err(StoreError::Io { path, source }) => {
-                    let (what, reason) = (path.display().to_string(), source.to_string());
-                    problems.push(Problem { what, reason });
-                }
-                Err(error) => return Err(error),
+                Err(error) => problems.push(problem(error)),
             }
         }
         sort(&mut kept);
@@ -110,7 +107,7 @@ impl Snapshots {
             chain: Arc::clone(chain),
             kept: Mutex::new(kept),
         };
-        Ok((Self { shared: Arc::new(shared) }, problems))
+        (Self { shared: Arc::new(shared) }, problems)
     }
 
     /// All snapshots, newest first.
@@ -242,6 +239,16 @@ impl Snapshots {
 
     fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn problem(error: StoreError) -> Problem {
+    match error {
+        StoreError::Corrupt { what, reason } => Problem { what, reason },
+        StoreError::Io { path, source } => {
+            Problem { what: path.display().to_string(), reason: source.to_string() }
+        }
+        error => Problem { what: "snapshots".to_owned(), reason: error.to_string() },
     }
 }
 

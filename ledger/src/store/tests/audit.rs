@@ -74,6 +74,10 @@ fn an_audit_goes_on_from_the_end_of_a_segment() {
     let (header, certificate, state) = audit.checkpoint().unwrap().unwrap();
     let first = store.descriptors(0, snapshot, 1)[0];
     assert_eq!((header.hash(), certificate.block), (first.last_block, first.last_block));
+    // An audit whose checkpoint is lost begins anew, and takes back nothing.
+    store.set_executed_to(first.last).unwrap();
+    store.set_executed_to(Height(1)).unwrap();
+    assert_eq!(store.executed_to(), first.last);
 
     let begin = |header: &Header, state: &State| {
         Audit::begin(&store, Some((header, state.clone()))).unwrap().unwrap()

@@ -46,7 +46,7 @@ impl Fixture {
     }
 
     fn open(&self) -> Snapshots {
-        let (snapshots, problems) = Snapshots::open(&self.directory(), &self.chain).unwrap();
+        let (snapshots, problems) = Snapshots::open(&self.directory(), &self.chain);
         assert_eq!(problems, []);
         snapshots
     }
@@ -184,7 +184,7 @@ fn a_kill_leaves_a_whole_snapshot_or_none() {
         let place = crashed(&fixture.directory());
         assert_eq!(verified(&place.path, &fixture.chain).problems, [], "{step}");
         let before = files(&place.path).len();
-        let (again, problems) = Snapshots::open(&place.path, &fixture.chain).unwrap();
+        let (again, problems) = Snapshots::open(&place.path, &fixture.chain);
         assert_eq!(problems, [], "{step}");
         assert_eq!(heights(&again), if is_finished { vec![2, 1] } else { vec![1] }, "{step}");
         assert_eq!(files(&place.path).len(), heights(&again).len(), "{step}: nothing is left");
@@ -223,7 +223,7 @@ fn other_lengths_and_damaged_heads_are_reported_and_stay() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join(name);
         fs::write(&path, bytes).unwrap();
-        let (found, problems) = Snapshots::open(place.path(), &fixture.chain).unwrap();
+        let (found, problems) = Snapshots::open(place.path(), &fixture.chain);
         assert_eq!(found.list(), [], "{what}");
         let [problem] = &problems[..] else { panic!("{what}: {problems:?}") };
         assert_eq!((&problem.what[..], fs::read(&path).unwrap().len()), (name, bytes.len()));
@@ -248,13 +248,13 @@ fn other_lengths_and_damaged_heads_are_reported_and_stay() {
     for other in [format!("2-{}.snapshot", one.id()), format!("1-{}.snapshot", other.id())] {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join(&other), good).unwrap();
-        let (found, problems) = Snapshots::open(place.path(), &fixture.chain).unwrap();
+        let (found, problems) = Snapshots::open(place.path(), &fixture.chain);
         assert_eq!((found.list().len(), problems.len()), (0, 1), "{other}");
     }
 
     // Of another chain.
     let chain = Chain::new(genesis(301));
-    let (found, problems) = Snapshots::open(&fixture.directory(), &chain).unwrap();
+    let (found, problems) = Snapshots::open(&fixture.directory(), &chain);
     assert_eq!((found.list().len(), problems.len()), (0, 1));
     assert!(problems[0].reason.contains("is of chain"), "{problems:?}");
 
@@ -407,12 +407,23 @@ fn a_file_that_the_disk_refuses_is_a_problem_of_its_own() {
         // A folder can neither be read nor be removed as a file.
         let path = fixture.directory().join(&refused);
         fs::create_dir(&path).unwrap();
-        let (snapshots, problems) = Snapshots::open(&fixture.directory(), &fixture.chain).unwrap();
+        let (snapshots, problems) = Snapshots::open(&fixture.directory(), &fixture.chain);
         assert_eq!(problems.len(), 1, "{refused}: {problems:?}");
         assert!(problems[0].what.contains(&refused), "{problems:?}");
         one.check(&snapshots);
         fs::remove_dir(path).unwrap();
     }
+}
+
+/// A file has the name of the folder.
+#[test]
+fn a_folder_that_cannot_be_read_is_a_problem() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("snapshots");
+    fs::write(&path, "").unwrap();
+    let (snapshots, problems) = Snapshots::open(&path, &Chain::new(genesis(0)));
+    assert_eq!((problems.len(), snapshots.list().len()), (1, 0), "{problems:?}");
+    assert_eq!(problems[0].what, path.display().to_string());
 }
 
 #[test]

@@ -259,6 +259,7 @@ fn a_disk_that_refuses_is_an_error() {
     let (directory, all) = staged();
     let (mut staging, _) = open(directory.path());
     fs::remove_dir_all(directory.path()).unwrap();
+    fs::write(directory.path(), "").unwrap();
     let is_io = |result: Result<(), StoreError>| {
         assert!(matches!(result, Err(StoreError::Io { .. })), "{result:?}")
     };
@@ -268,6 +269,22 @@ fn a_disk_that_refuses_is_an_error() {
     is_io(staging.put_manifest(b"x"));
     is_io(staging.begin(&segments(3)[2].0));
     assert_eq!(staging.read(1, 1).unwrap(), None, "a chunk whose write failed is missing");
+    fs::remove_file(directory.path()).unwrap();
+}
+
+/// The directory cannot be made at first.
+#[test]
+fn a_directory_that_can_be_made_later_is_used_then() {
+    let (place, all) = (tempfile::tempdir().unwrap(), segments(1));
+    let directory = place.path().join("staging");
+    fs::write(&directory, "").unwrap();
+    assert!(Staging::open(&directory, RULES).is_err());
+    let mut staging = Staging::new(&directory, RULES);
+    assert!(matches!(staging.begin(&all[0].0), Err(StoreError::Io { .. })));
+    fs::remove_file(&directory).unwrap();
+    staging.begin(&all[0].0).unwrap();
+    staging.write(0, 0, part(&all[0].1, 0)).unwrap();
+    assert_eq!(open(&directory).1.len(), 1);
 }
 
 /// A file that cannot be read, and one that cannot be removed, cost only their segment.

@@ -1,6 +1,8 @@
 //! Backfill on disk: history below the tip, which is fetched only to be kept.
 //!
-//! What the disk refuses here pauses backfill and is logged. It never ends the node.
+//! What the disk refuses here pauses backfill and is logged. It never ends the node. A segment is
+//! written twice, as staged chunks and as files of the store: a page of the store begins with its
+//! checksum and may span two chunks, so a staged file cannot become a stored one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -9,13 +11,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ledger::history::{HistoryRules, SegmentHead};
-use ledger::store::{ERA_SEGMENTS, Found, SegmentReader, Staging, Store, StoreError};
+use ledger::store::{ERA_SEGMENTS, Found, Kept, SegmentReader, Staging, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::swarm::message::ChunkId;
 use protocol::swarm::{Input, SegmentRange, SegmentRanges};
 use tokio::sync::Notify;
 
 use super::{Done, Shell, warn_damaged};
+use crate::checkpoint::{Checkpoint, OtherChain};
 use crate::space::Space;
 
 /// What the archive tells `swarm`.
@@ -46,21 +49,22 @@ pub(crate) struct Backfill {
 }
 
 impl Backfill {
-    /// Opens the folder in which chunks are staged. `kept` is notified of each segment that is put
-    /// in its place. A node that `keeps_all` fetches every segment that it lacks.
-    ///
-    /// # Errors
-    /// `StoreError::Io`.
+    /// Opens the folder in which chunks are staged. If the disk refuses, nothing is fetched until
+    /// it accepts the folder. `kept` is notified of each segment that is put in its place. A node
+    /// that `keeps_all` fetches every segment that it lacks.
     pub(crate) fn open(
         folder: PathBuf,
         rules: HistoryRules,
         kept: Arc<Notify>,
         keeps_all: bool,
-    ) -> Result<Self, StoreError> {
-        let (staging, found) = Staging::open(&folder, rules)?;
+    ) -> Self {
+        let (staging, found) = Staging::open(&folder, rules).unwrap_or_else(|error| {
+            tracing::warn!("no older blocks are fetched while the disk refuses: {error}");
+            (Staging::new(&folder, rules), Vec::new())
+        });
         let unbegun = BTreeMap::new();
         let wanted = (!keeps_all).then(BTreeSet::new);
-        Ok(Self { folder, staging, found, unbegun, wanted, kept, is_refused: false })
+        Self { folder, staging, found, unbegun, wanted, kept, is_refused: false }
     }
 
     /// Makes room for the chunks of a segment. If the disk refuses, it is tried again when a chunk
@@ -167,6 +171,7 @@ impl Shell {
     /// # Errors
     /// The segment is certified, but its bytes are not blocks by the rules. More than a third of
     /// the voting power is dishonest, or this code is too old or wrong, and the node must stop.
+    /// Likewise if it has another block at the height of the checkpoint.
     pub(super) fn on_placed(
         &mut self,
         index: SegmentIndex,
@@ -175,6 +180,10 @@ impl Shell {
         match placed {
             Ok(damaged) if damaged.is_empty() => {
                 self.backfill.is_refused = false;
+                check_placed(&self.store, &mut self.unchecked)?;
+                if drop_late(&self.store, self.backfill.wanted.as_ref(), index) {
+                    return self.give(Input::Dropped(segments(index.0 / ERA_SEGMENTS)));
+                }
                 self.backfill.kept.notify_one();
                 self.give(Input::Kept(SegmentRange { first: index, last: index }))
             }
@@ -203,6 +212,36 @@ fn segments(era: u64) -> SegmentRange {
     SegmentRange { first: SegmentIndex(first), last }
 }
 
+/// Compares the checkpoint once its block is here.
+fn check_placed(store: &Store, unchecked: &mut Option<Checkpoint>) -> Result<(), OtherChain> {
+    if let Some(checkpoint) = *unchecked
+        && let Ok(Kept::Here(hash)) = store.block_hash(checkpoint.height)
+    {
+        checkpoint.check(checkpoint.height, hash)?;
+        tracing::info!("the chain contains the checkpoint {checkpoint}");
+        *unchecked = None;
+    }
+    Ok(())
+}
+
+/// Drops the era of a segment that came into its place after the archive had dropped the era:
+/// nobody waits for the rest of it. A part of an era is not announced, and would count in no
+/// budget. Returns whether it did so. `wanted` are the eras to fetch, `None` all.
+fn drop_late(store: &Store, wanted: Option<&BTreeSet<u64>>, index: SegmentIndex) -> bool {
+    let era = index.0 / ERA_SEGMENTS;
+    let is_wanted = wanted.is_none_or(|wanted| wanted.contains(&era));
+    let is_here = store.kept_eras().iter().any(|eras| eras.contains(&era));
+    // The newest era is fetched unasked.
+    let is_newest = store.descriptors(segments(era).last.0, Height(u64::MAX), 1).is_empty();
+    if is_wanted || is_here || is_newest {
+        return false;
+    }
+    if let Err(error) = store.drop_era(era) {
+        tracing::error!("era {era} of history was not dropped whole: {error}");
+    }
+    true
+}
+
 /// The sealed segments that are here.
 pub(super) fn kept(store: &Store) -> SegmentRanges {
     let mut kept = SegmentRanges::default();
@@ -226,4 +265,120 @@ fn place(store: &Store, mut reader: SegmentReader) -> Result<Vec<u32>, StoreErro
         store.keep_segment(reader.head(), &bytes)?;
     }
     Ok(damaged)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+
+    use ledger::chain::{Chain, Committed};
+    use ledger::genesis::{Genesis, Limits};
+    use ledger::signature::SigningKey;
+    use ledger::units::Timestamp;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::chain_maker::ChainMaker;
+
+    /// A store of a chain of segments with two blocks each. It began with the snapshot at the end
+    /// of segment 2, and has sealed segment 16. Also all blocks.
+    fn joined() -> (TempDir, Store, Vec<Committed>) {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let text = include_bytes!("../../../../genesis.json");
+        let mut genesis = Genesis::from_json(text).unwrap();
+        genesis.limits = Limits { segment_blocks: 2, ..Limits::default() };
+        genesis.start_time = Timestamp(0);
+        genesis.validators.truncate(1);
+        genesis.validators[0].key = key.public();
+        let chain = Chain::new(genesis.clone());
+        let mut maker = ChainMaker::new(Arc::clone(&chain), vec![key]);
+        let blocks: Vec<_> = (0..35).map(|_| maker.block(Timestamp(0), Vec::new())).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        Store::create(&path, &genesis).unwrap();
+        let store = Store::open(&path, &chain).unwrap().store;
+        let sealed = blocks[..6].iter().filter_map(|one| Some(one.sealed.as_ref()?.descriptor));
+        let (sealed, last) = (Vec::from_iter(sealed), &blocks[5]);
+        let (header, state) = (last.block.header(), last.block.state().clone());
+        store.adopt(header, last.certificate.clone(), &sealed, state).unwrap();
+        store.commit(&blocks[6..]).unwrap();
+        (folder, store, blocks)
+    }
+
+    /// The head and the bytes of a segment.
+    fn segment(blocks: &[Committed], index: usize) -> (SegmentHead, Vec<u8>) {
+        let blocks = &blocks[2 * index..][..2];
+        let (sealed, certificate) = (blocks[1].sealed.as_ref().unwrap(), &blocks[1].certificate);
+        let (descriptor, chunks) = (sealed.descriptor, sealed.chunks.clone());
+        let head = SegmentHead { descriptor, chunks, certificate: certificate.clone() };
+        (head, blocks.iter().flat_map(|one| one.block.bytes().to_vec()).collect())
+    }
+
+    /// Puts a segment in its place.
+    fn place(store: &Store, blocks: &[Committed], index: usize) {
+        let (head, bytes) = segment(blocks, index);
+        store.keep_segment(&head, &bytes).unwrap();
+    }
+
+    #[test]
+    fn a_segment_that_comes_after_its_era_was_dropped_goes_too() {
+        let (_folder, store, blocks) = joined();
+        let (none, first) = (BTreeSet::new(), BTreeSet::from([0]));
+        assert_eq!(store.kept(), [3..=16]);
+        store.drop_era(0).unwrap();
+        place(&store, &blocks, 5);
+        for (wanted, index) in [(None, 5), (Some(&first), 5), (Some(&none), 16)] {
+            assert!(!drop_late(&store, wanted, SegmentIndex(index)));
+            assert_eq!(store.kept(), [5..=5, 16..=16]);
+        }
+        assert!(drop_late(&store, Some(&none), SegmentIndex(5)));
+        assert_eq!(store.kept(), [16..=16]);
+        // An era that is whole is not fetched any more, and stays.
+        (0..16).for_each(|index| place(&store, &blocks, index));
+        assert!(!drop_late(&store, Some(&none), SegmentIndex(5)));
+        assert_eq!(store.kept(), [0..=16]);
+    }
+
+    #[test]
+    fn a_checkpoint_below_a_snapshot_is_checked_when_its_block_has_come() {
+        let (_folder, store, blocks) = joined();
+        let checkpoint = |at: usize, hash: usize| Checkpoint {
+            height: Height(at as u64),
+            hash: blocks[hash - 1].block.hash(),
+        };
+        let mut right = Some(checkpoint(3, 3));
+        let mut wrong = Some(checkpoint(3, 4));
+        for unchecked in [&mut right, &mut wrong] {
+            check_placed(&store, unchecked).unwrap();
+            assert!(unchecked.is_some(), "block 3 is not here");
+        }
+        place(&store, &blocks, 1);
+        check_placed(&store, &mut right).unwrap();
+        assert!(right.is_none());
+        let error = check_placed(&store, &mut wrong).unwrap_err();
+        assert_eq!((error.checkpoint.height, error.got), (Height(3), blocks[2].block.hash()));
+        // The last block of a segment is proved without the segment.
+        let ends = check_placed(&store, &mut Some(checkpoint(2, 3)));
+        assert!(ends.is_err());
+    }
+
+    /// A file has the name of the folder.
+    #[test]
+    fn a_folder_that_cannot_be_made_only_pauses_backfill() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("backfill");
+        fs::write(&folder, "").unwrap();
+        let (_folder, _store, blocks) = joined();
+        let Limits { segment_bytes, chunk_bytes, .. } = Limits::default();
+        let rules = HistoryRules { segment_bytes, segment_blocks: 2, chunk_bytes };
+        let mut backfill = Backfill::open(folder.clone(), rules, Arc::default(), true);
+        let (head, bytes) = segment(&blocks, 0);
+        backfill.begin(head);
+        let id = protocol::swarm::BACKFILL.segment(SegmentIndex(0)).chunk(0);
+        assert!(matches!(backfill.store(id, &bytes), Some(Input::Refused(_))));
+        fs::remove_file(&folder).unwrap();
+        assert!(backfill.store(id, &bytes).is_none());
+        assert_eq!(backfill.staging.read(0, 0).unwrap(), Some(bytes));
+    }
 }

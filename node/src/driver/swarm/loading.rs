@@ -1,6 +1,8 @@
 //! Performs what the machine decides about snapshots: it serves the files of whole ones, stores the
 //! chunks of the one that is fetched, and makes it the beginning of the chain.
 
+use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +11,24 @@ use ledger::hash::SnapshotId;
 use ledger::history::SegmentDescriptor;
 use ledger::store::{SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots, Store, StoreError};
 use ledger::units::SegmentIndex;
-use protocol::swarm::{Input, SnapshotOffer};
+use protocol::swarm::message::ChunkId;
+use protocol::swarm::{Input, SnapshotOffer, snapshot_chunk};
 
 use super::{Done, Shell, ToDriver};
+use crate::space::Space;
 use crate::view::TipView;
 
 /// The snapshots of this node, for its peers and for its own beginning.
 pub(super) struct Loading {
     pub(super) snapshots: Snapshots,
+    /// The folder whose disk must have room.
+    home: PathBuf,
     /// The snapshot whose chunks are fetched.
     fetched: Option<SnapshotWriter>,
+    /// The same before its file is made, since the disk has no room for it.
+    unbegun: Option<SnapshotOffer>,
+    /// The disk has refused, and has accepted nothing since. The log has said so.
+    is_refused: bool,
     /// The snapshot that another thread loads. Until it is listed, its chunks are served from here.
     loaded: Option<SnapshotReader>,
 }
@@ -31,18 +41,44 @@ pub(crate) struct Loaded {
 }
 
 impl Loading {
-    pub(super) const fn new(snapshots: Snapshots) -> Self {
-        Self { snapshots, fetched: None, loaded: None }
+    pub(super) const fn new(snapshots: Snapshots, home: PathBuf) -> Self {
+        let (fetched, unbegun, loaded) = (None, None, None);
+        Self { snapshots, home, fetched, unbegun, is_refused: false, loaded }
     }
 
-    /// Makes the file of a snapshot, whose chunks come from now on.
+    /// Makes the file of a snapshot, whose chunks come from now on. If the disk has too little
+    /// room, that is tried again when a chunk has arrived.
     ///
     /// # Errors
     /// The disk refuses.
     pub(super) fn begin(&mut self, offer: SnapshotOffer) -> Result<(), StoreError> {
+        self.begin_within(offer, Space::of(&self.home))
+    }
+
+    /// As [`Self::begin`] on a disk with this space. The accounts take the room of the file once
+    /// more, in the store.
+    fn begin_within(
+        &mut self,
+        offer: SnapshotOffer,
+        space: Option<Space>,
+    ) -> Result<(), StoreError> {
+        let bytes = offer.frontier.chunks_bytes().saturating_mul(2);
+        if let Some(Err(error)) = space.map(|space| space.check_room(bytes)) {
+            self.on_refused(&error);
+            self.unbegun = Some(offer);
+            return Ok(());
+        }
         let SnapshotOffer { header, certificate, frontier, .. } = offer;
         self.fetched = Some(self.snapshots.begin(header, certificate, frontier)?);
+        self.unbegun = None;
         Ok(())
+    }
+
+    /// Warns of the first refusal, since each pause ends with another attempt.
+    fn on_refused(&mut self, reason: &dyn Display) {
+        if !std::mem::replace(&mut self.is_refused, true) {
+            tracing::warn!("fetching the snapshot pauses, since the disk refuses: {reason}");
+        }
     }
 
     /// Number of chunks of a snapshot that is here or is fetched.
@@ -58,13 +94,32 @@ impl Loading {
         self.fetched.as_ref().map(SnapshotWriter::missing).unwrap_or_default()
     }
 
-    /// Stores a chunk of the snapshot that is fetched. The machine has verified it.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub(super) fn write(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        let fetched = self.fetched.as_mut();
-        fetched.map_or(Ok(()), |writer| writer.write(chunk, bytes))
+    /// Stores a chunk of the snapshot that is fetched. The machine has verified it. Returns what
+    /// the machine must hear if the disk refuses.
+    pub(super) fn store(&mut self, id: ChunkId, bytes: &[u8]) -> Option<Input> {
+        let written = self.write(snapshot_chunk(id), bytes, Space::of(&self.home));
+        let is_written = written.inspect_err(|error| self.on_refused(error)).unwrap_or(false);
+        (!is_written).then_some(Input::Refused(id))
+    }
+
+    /// Returns false if the disk has too little room.
+    fn write(
+        &mut self,
+        chunk: u64,
+        bytes: &[u8],
+        space: Option<Space>,
+    ) -> Result<bool, StoreError> {
+        if let Some(offer) = self.unbegun.clone() {
+            self.begin_within(offer, space)?;
+        }
+        if space.is_some_and(Space::is_low) {
+            self.on_refused(&"it is nearly full");
+            return Ok(false);
+        }
+        let Some(writer) = &mut self.fetched else { return Ok(self.unbegun.is_none()) };
+        writer.write(chunk, bytes)?;
+        self.is_refused = false;
+        Ok(true)
     }
 
     /// The bytes of a chunk, verified; `None` if the snapshot or the chunk is not here.
@@ -88,6 +143,7 @@ impl Loading {
 
     /// The snapshot is given up, so its file goes.
     pub(super) fn drop_fetched(&mut self, id: &SnapshotId) {
+        self.unbegun.take_if(|offer| offer.id == *id);
         drop(self.fetched.take_if(|writer| writer.info().id == *id));
     }
 
@@ -233,4 +289,67 @@ pub(super) fn load(
     let state = store.adopt(header, certificate.clone(), descriptors, state)?;
     let (certificate, header) = (certificate.clone(), Some(header.clone()));
     Ok(Some(Loaded { id: info.id, tip: TipView { state, certificate, header } }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use ledger::chain::Chain;
+    use ledger::genesis::Genesis;
+    use ledger::signature::SigningKey;
+    use ledger::snapshot::{Frontier, SnapshotRules};
+    use ledger::units::Timestamp;
+
+    use super::*;
+    use crate::chain_maker::ChainMaker;
+
+    /// The disk has too little room at first.
+    #[test]
+    fn a_snapshot_waits_for_room_on_the_disk() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let text = include_bytes!("../../../../genesis.json");
+        let mut genesis = Genesis::from_json(text).unwrap();
+        genesis.validators.truncate(1);
+        genesis.validators[0].key = key.public();
+        let chain = Chain::new(genesis);
+        let mut maker = ChainMaker::new(Arc::clone(&chain), vec![key]);
+        let committed = maker.block(Timestamp(0), Vec::new());
+        let state = maker.state().state();
+        let rules = SnapshotRules::new(chain.limits());
+        let frontier = Arc::new(Frontier::of(state, &rules).unwrap());
+        let header = committed.block.header().clone();
+        let (height, certificate) = (header.height, committed.certificate);
+        let id = frontier.id(height);
+        let [chunk] = &Vec::from_iter(frontier.chunks(state))[..] else { panic!("few accounts") };
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshots");
+        let mut loading = Loading::new(Snapshots::open(&path, &chain).0, folder.path().to_owned());
+        let bytes = frontier.chunks_bytes();
+        let offer = SnapshotOffer { height, id, frontier, header, certificate };
+        let total = 100 << 30;
+        let write = |loading: &mut Loading, space| loading.write(0, chunk, space).unwrap();
+        let space = |free: u64| Some(Space { free: (2 << 30) + free, total });
+        loading.begin_within(offer.clone(), space(2 * bytes - 1)).unwrap();
+        assert!(!path.exists() && loading.is_refused);
+        for free in [0, bytes, 2 * bytes - 1] {
+            assert!(!write(&mut loading, space(free)), "{free}");
+        }
+        assert!(!path.exists());
+        assert!(write(&mut loading, space(2 * bytes)));
+        assert!(loading.missing().is_empty() && !loading.is_refused);
+        // What is free may shrink below what was needed at first, but not below the reserve.
+        assert!(write(&mut loading, space(0)));
+        assert!(!write(&mut loading, Some(Space { free: (2 << 30) - 1, total })));
+        loading.drop_fetched(&id);
+        assert!(loading.fetched.is_none());
+        // A snapshot that is given up before it had room is not begun later.
+        loading.begin_within(offer.clone(), space(0)).unwrap();
+        loading.drop_fetched(&id);
+        write(&mut loading, space(2 * bytes));
+        assert!(loading.fetched.is_none());
+        // A system that does not tell the space does not keep a node from joining.
+        loading.begin_within(offer, None).unwrap();
+        assert!(write(&mut loading, None) && loading.missing().is_empty());
+    }
 }

@@ -12,6 +12,7 @@ mod suppliers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::ready;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +27,7 @@ use protocol::message::CertifiedHeader;
 use protocol::swarm::message::{
     CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SegmentId, SyncMessage,
 };
-use protocol::swarm::{
-    BACKFILL, CollectionKind, Effect, Input, Join, Rates, Setup, Swarm, snapshot_chunk,
-};
+use protocol::swarm::{BACKFILL, CollectionKind, Effect, Input, Join, Rates, Setup, Swarm};
 use protocol::{FetchPlan, Offence, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -36,6 +35,7 @@ use super::blame::charge;
 use super::live::ToDriver;
 use super::peer_numbers::PeerNumbers;
 use super::priority::patient_threads;
+use crate::checkpoint::Checkpoint;
 use crate::clock::{Clock, wall_ms};
 use crate::network::{self, LinkEvent, Network, Service};
 use crate::view::{SyncView, TipView};
@@ -57,8 +57,12 @@ pub(crate) struct Parts {
     pub(crate) found: Vec<Found>,
     pub(crate) backfill: Backfill,
     pub(crate) snapshots: Snapshots,
+    /// The folder whose disk must have room for a snapshot.
+    pub(crate) home: PathBuf,
     /// How the chain begins with a snapshot, if it does.
     pub(crate) join: Option<Join>,
+    /// A block that the chain must contain, if it lies below the tip and is not here.
+    pub(crate) unchecked: Option<Checkpoint>,
     pub(crate) state: ChainState,
     pub(crate) rates: Rates,
     pub(crate) network: Network,
@@ -105,6 +109,8 @@ pub(crate) struct Shell {
     store: Store,
     staging: Staging,
     loading: Loading,
+    /// A block below the tip that the chain must contain. It is compared once it is here.
+    unchecked: Option<Checkpoint>,
     /// The whole snapshots that the machine knows.
     offered: BTreeSet<SnapshotId>,
     /// Snapshots whose files are damaged: they are to be removed.
@@ -165,7 +171,8 @@ impl Shell {
             chain,
             store,
             staging,
-            loading: Loading::new(parts.snapshots),
+            loading: Loading::new(parts.snapshots, parts.home),
+            unchecked: parts.unchecked,
             offered: BTreeSet::new(),
             damaged: Vec::new(),
             network,
@@ -444,11 +451,7 @@ impl Shell {
         sender: network::PeerId,
     ) -> anyhow::Result<Option<Input>> {
         if let Some(CollectionKind::Snapshot(_)) = self.machine.kind(id.segment.collection) {
-            let written = self.loading.write(snapshot_chunk(id), bytes);
-            return Ok(written.err().map(|error| {
-                tracing::warn!("a chunk of a snapshot cannot be stored: {error}");
-                Input::Refused(id)
-            }));
+            return Ok(self.loading.store(id, bytes));
         }
         if id.segment.collection == BACKFILL {
             return Ok(self.backfill.store(id, bytes));

@@ -30,9 +30,11 @@ impl Net {
                 .with_tokio()
                 .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
                 .unwrap()
-                .with_behaviour(|_| behaviour(&names, mesh, false, QUEUE_TIME).unwrap())
+                .with_behaviour(|_| behaviour(&names, mesh, false, PATIENCE).unwrap())
                 .unwrap()
                 .with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE))
+                // Nothing here dials again after a handshake that took too long.
+                .with_connection_timeout(PATIENCE)
                 .build()
         };
         let mut swarms: Vec<_> = (0..count).map(|_| swarm()).collect();

@@ -206,8 +206,7 @@ impl Kind {
         let begun = self.begun.len();
         while asked < HEADS_MAX && begun.saturating_add(asked) < OPEN_SEGMENTS_MAX {
             let Some(index) = self.next_head(now) else { return };
-            let holds = |peer: PeerId| holds(engine, peer, index);
-            let Some(peer) = self.least_asked(engine, holds) else { return };
+            let Some(peer) = self.holder_to_ask(engine, index) else { return };
             self.source.heads.insert(index, (peer, now.saturating_add(PATIENCE)));
             self.source.asked.note_asked(peer);
             engine.send(peer, &SyncMessage::GetHead(index));
@@ -264,6 +263,13 @@ impl Kind {
             let (unanswered, number) = self.source.asked.rank(*peer);
             (unanswered, !fits(*peer), number)
         })
+    }
+
+    /// The peer to ask next for the head of a segment: one that has the whole segment, if any peer
+    /// says so. Of several, it is the one with the fewest unanswered requests.
+    fn holder_to_ask(&self, engine: &Engine, index: SegmentIndex) -> Option<PeerId> {
+        let rank = |peer: &PeerId| (!holds(engine, *peer, index), self.source.asked.rank(*peer));
+        knowing(engine).min_by_key(rank)
     }
 
     /// When to ask again after a peer had no answer: at once if some peer has no unanswered
