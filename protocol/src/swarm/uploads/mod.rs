@@ -259,6 +259,11 @@ impl Uploads {
         self.peers.values_mut().for_each(|peer| peer.wants.retain(|id| !is_gone(id)));
     }
 
+    /// Bytes went to peers that this room did not send. They use up the rate.
+    pub(crate) fn on_uploaded(&mut self, bytes: u64) {
+        self.limit.take(bytes);
+    }
+
     /// Bytes came from a peer, which count for its slot.
     pub(crate) fn on_given(&mut self, from: PeerId, bytes: u64) {
         if let Some(peer) = self.peers.get_mut(&from) {
