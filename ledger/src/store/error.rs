@@ -104,7 +104,8 @@ impl StoreError {
         Self::Io { path: path.to_owned(), source }
     }
 
-    /// Whether stored bytes are lost: they are not what was written, or the medium cannot read them.
+    /// Whether stored bytes are lost: they are not what was written, or cannot be read from the
+    /// medium.
     pub(super) fn is_damage(&self) -> bool {
         /// The system's number of an error of the medium.
         const EIO: i32 = 5;

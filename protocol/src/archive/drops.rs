@@ -105,8 +105,8 @@ impl Archive {
     }
 
     /// Eras to drop, taken from the end of `order` until they free `free` bytes. At least `copies`
-    /// other nodes claim each of them. Fetches never exceed the budget by more than a tenth, so what
-    /// was fetched not long ago may go only if something else does.
+    /// other nodes claim each of them. Fetches never exceed the budget by more than a tenth. So
+    /// within the tenth, nothing goes that was fetched not long ago.
     fn batch(&self, plan: &Plan, order: &[Era], free: u64, copies: usize) -> Option<Vec<Era>> {
         let (_, most) = self.limits();
         let holds = self.shelf.used() <= most;

@@ -108,7 +108,7 @@ impl Swarm {
             Input::Closed(peer) => engine.on_closed(peer),
             Input::Message(peer, bytes) => self.on_message(peer, &bytes),
             Input::Chunk { from, id, is_valid, bytes } => self.on_chunk(from, id, is_valid, bytes),
-            Input::Uploaded(bytes) => engine.uploads.on_uploaded(bytes),
+            Input::Uploaded(bytes) => engine.uploads.limit.take(bytes),
             Input::Written(peer) => engine.uploads.on_written(peer, now),
             // The segment may be gone since the chunk was chosen. Then it is not the peer's fault.
             Input::Impossible(peer, id) if engine.has_any(id.segment) => {

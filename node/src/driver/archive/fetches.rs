@@ -135,12 +135,12 @@ mod tests {
             assert_eq!(look(minute, [minute, 0, 0]), []);
         }
         assert_eq!(look(16, [16, 0, 0]), [(Era(0), End::Fetched)]);
-        for minute in 17..25 {
+        for minute in 17..26 {
             assert_eq!(look(minute, [16, 0, minute - 16]), []);
         }
         // What arrives of the third one does not help the second one.
-        assert_eq!(look(25, [16, 0, 9]), [(Era(1), End::Stalled)]);
-        assert_eq!(look(33, [16, 0, 9]), []);
-        assert_eq!(look(34, [16, 0, 9]), [(Era(2), End::Stalled)]);
+        assert_eq!(look(26, [16, 0, 9]), [(Era(1), End::Stalled)]);
+        assert_eq!(look(34, [16, 0, 9]), []);
+        assert_eq!(look(35, [16, 0, 9]), [(Era(2), End::Stalled)]);
     }
 }

@@ -168,14 +168,7 @@ impl Driver {
                 continue;
             }
             if let Some(era) = self.dropping.pop_front() {
-                // Each takes the disk for a while. Peers wait for one era and not for all.
-                self.drop_era(era);
-                for _ in 0..self.parts.inbox.len() {
-                    let Ok(message) = self.parts.inbox.try_recv() else { break };
-                    self.on_message(message).await;
-                }
-                // The node may have to stop.
-                tokio::task::yield_now().await;
+                self.drop_one(era).await;
                 continue;
             }
             tokio::select! {
@@ -185,6 +178,18 @@ impl Driver {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// Drops one era, which takes the disk for a while. Then it reads what came meanwhile, so that
+    /// peers wait for one era and not for all.
+    async fn drop_one(&mut self, era: Era) {
+        self.drop_era(era);
+        for _ in 0..self.parts.inbox.len() {
+            let Ok(message) = self.parts.inbox.try_recv() else { break };
+            self.on_message(message).await;
+        }
+        // The node may have to stop.
+        tokio::task::yield_now().await;
     }
 
     async fn tick(&mut self) {
@@ -352,8 +357,13 @@ impl Driver {
 
     /// Gives the machine one input and performs its effects.
     async fn give(&mut self, input: Input) {
+        let effects = self.machine.handle(self.parts.clock.now().elapsed, input);
+        self.perform(effects).await;
+    }
+
+    async fn perform(&mut self, effects: Vec<Effect>) {
         let now = self.parts.clock.now().elapsed;
-        for effect in self.machine.handle(now, input) {
+        for effect in effects {
             match effect {
                 Effect::Exchange { peer, request } => {
                     let question = Request::Eras(self.machine.announcement().clone());
@@ -439,3 +449,6 @@ fn report(notice: Notice) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,9 @@ use crate::network::{PeerId, RequestError, RequestId, ResponseTicket};
 
 /// Most messages that wait for the archive.
 pub(crate) const TO_ARCHIVE: usize = ANSWERS + 256;
-/// Of these places, those that questions of peers leave free. So no crowd of questions makes answers
-/// of honest peers seem lost. The archive has fewer requests in flight: 240 audits and 720 exchanges
-/// with 120 peers.
+/// Of these places, those that questions of peers leave free. So no crowd of questions makes
+/// answers of honest peers seem lost. The archive has fewer requests in flight: 240 audits and 720
+/// exchanges with 120 peers.
 const ANSWERS: usize = 1_024;
 
 /// A message to the archive.

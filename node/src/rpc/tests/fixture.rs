@@ -33,7 +33,9 @@ use crate::rpc::{Bounds, RpcConfig, bind, serve};
 use crate::space::Disk;
 use crate::submission::Submission;
 use crate::uploaded::Uploaded;
-use crate::view::{Activity, ArchiveView, Claims, Journal, Query, SyncView, TipView, View, block_summary};
+use crate::view::{
+    Activity, ArchiveView, Claims, Journal, Query, SyncView, TipView, View, block_summary,
+};
 
 pub(super) const SOON: Duration = Duration::from_millis(200);
 pub(super) const LATE: Duration = Duration::from_secs(20);

@@ -97,7 +97,8 @@ pub(crate) struct Uploads {
     peers: BTreeMap<PeerId, Peer>,
     /// For each chunk, the number of peers that are being sent it and have not announced it yet.
     sending: BTreeMap<ChunkId, u16>,
-    limit: Limit,
+    /// What goes to peers otherwise takes from it, too.
+    pub(crate) limit: Limit,
     /// Rate of all confirmed chunks.
     meter: Meter,
     confirmed_at: Duration,
@@ -257,11 +258,6 @@ impl Uploads {
     pub(crate) fn withdraw(&mut self, segments: RangeInclusive<SegmentId>) {
         let is_gone = |id: &ChunkId| segments.contains(&id.segment);
         self.peers.values_mut().for_each(|peer| peer.wants.retain(|id| !is_gone(id)));
-    }
-
-    /// Bytes went to peers that this room did not send. They use up the rate.
-    pub(crate) fn on_uploaded(&mut self, bytes: u64) {
-        self.limit.take(bytes);
     }
 
     /// Bytes came from a peer, which count for its slot.

@@ -326,7 +326,7 @@ fn what_went_to_peers_otherwise_uses_up_the_rate() {
         // The level of the bucket does not count, so that the debt alone is left.
         assert!(serve.uploads.limit.opens_at(serve.now).is_none());
         serve.uploads.limit.take(CHUNK);
-        serve.uploads.on_uploaded(audits * CHUNK);
+        serve.uploads.limit.take(audits * CHUNK);
         let mut sent = 0;
         for _ in 0..100 {
             serve.now += Duration::from_millis(10);
