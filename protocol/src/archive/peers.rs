@@ -27,9 +27,9 @@ const MISSED_MAX: u8 = 3;
 /// Of the audits without an answer within this time one counts, so that a short trouble of the
 /// peer, or of this node, counts once.
 const MISSED_EVERY: Duration = Duration::from_secs(30);
-/// The same for audits that a busy peer refused, since a crowd can keep it busy, and for failed ones
-/// that were chosen at random. Honest peers fail others, when they try to drop the same eras as this
-/// node.
+/// The same for audits that a busy peer refused, since a crowd can keep it busy, and for failed
+/// ones that were chosen at random. Honest peers fail others, when they try to drop the same eras
+/// as this node.
 const REFUSED_EVERY: Duration = Duration::from_secs(600);
 
 /// Another node.
