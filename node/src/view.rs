@@ -116,6 +116,17 @@ impl SyncView {
     }
 }
 
+/// What a connected peer says that it keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Its network identity.
+    pub peer: String,
+    /// Its address group.
+    pub group: u64,
+    /// The eras, without those that no audit lets this node believe.
+    pub eras: EraRanges,
+}
+
 /// What this node is to keep of history, and what its peers say that they keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArchiveView {
@@ -123,18 +134,28 @@ pub struct ArchiveView {
     pub keep: Keep,
     /// Whether eras are being fetched.
     pub is_fetching: bool,
-    /// The network identity of each connected peer, and the eras that it announces.
-    pub claims: Vec<(String, EraRanges)>,
+    /// What each connected peer claims.
+    pub claims: Vec<Claims>,
 }
 
 /// Most peers that are named to somebody who asks for what is not kept here.
 const HOLDERS_MAX: usize = 16;
 
 impl ArchiveView {
-    /// Connected peers whose announced eras are such ones, at most 16.
+    /// Connected peers whose claims are such ones, at most 16. First comes one of each address
+    /// group, so that no group keeps the others out.
     pub fn holders(&self, are_such: impl Fn(&EraRanges) -> bool) -> Box<[String]> {
-        let holders = self.claims.iter().filter(|(_, claims)| are_such(claims));
-        holders.take(HOLDERS_MAX).map(|(id, _)| id.clone()).collect()
+        let mut of_group = BTreeMap::<u64, usize>::new();
+        let such = self.claims.iter().filter(|claims| are_such(&claims.eras));
+        let mut holders: Vec<(usize, &Claims)> = such
+            .map(|claims| {
+                let before = of_group.entry(claims.group).or_default();
+                *before += 1;
+                (*before, claims)
+            })
+            .collect();
+        holders.sort_by_key(|(before, _)| *before);
+        holders.into_iter().take(HOLDERS_MAX).map(|(_, claims)| claims.peer.clone()).collect()
     }
 }
 
@@ -375,8 +396,23 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use ledger::hash::Hash;
+    use protocol::eras::Era;
 
     use super::*;
+
+    /// An address group of many identities, and four honest peers.
+    #[test]
+    fn no_address_group_keeps_other_holders_from_being_named() {
+        let claims = |number: u64| Claims {
+            peer: number.to_string(),
+            group: if number < 100 { 7 } else { number },
+            eras: EraRanges::of([Era(number % 2)]),
+        };
+        let view = ArchiveView { claims: (0..104).map(claims).collect(), ..ArchiveView::default() };
+        let holders = view.holders(|eras| eras.contains(Era(0)));
+        assert_eq!(holders.len(), HOLDERS_MAX);
+        assert_eq!(holders[..4], ["0", "100", "102", "2"]);
+    }
 
     #[test]
     fn of_history_only_what_was_accepted_here_has_a_time() {

@@ -104,6 +104,18 @@ impl StoreError {
         Self::Io { path: path.to_owned(), source }
     }
 
+    /// Whether stored bytes are lost: they are not what was written, or cannot be read from the
+    /// medium.
+    pub(super) fn is_damage(&self) -> bool {
+        /// The system's number of an error of the medium.
+        const EIO: i32 = 5;
+        match self {
+            Self::Corrupt { .. } => true,
+            Self::Io { source, .. } => source.raw_os_error() == Some(EIO),
+            _ => false,
+        }
+    }
+
     pub(super) fn corrupt(what: impl ToString, reason: impl ToString) -> Self {
         Self::Corrupt { what: what.to_string(), reason: reason.to_string() }
     }

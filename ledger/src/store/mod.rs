@@ -44,6 +44,7 @@ mod verify;
 mod witness;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 pub use crate::chain::Committed;
@@ -85,6 +86,8 @@ struct Shared {
     writer: Mutex<Writer>,
     /// Held while a segment below the tip is put into its place, or an era is dropped.
     archive: Mutex<()>,
+    /// Eras with a sealed segment whose files are damaged, as reads have shown.
+    damaged: Mutex<BTreeSet<u64>>,
 }
 
 /// The part of the store that readers see. It never holds more than is durable.

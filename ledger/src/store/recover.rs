@@ -136,7 +136,8 @@ impl Store {
         };
         let view = View { tip, certificate: certificate.clone(), segments, joined };
         let (view, writer, archive) = (RwLock::new(view), Mutex::new(writer), Mutex::new(()));
-        let shared = Shared { chain: Arc::clone(chain), disk, view, files, writer, archive };
+        let (chain, damaged) = (Arc::clone(chain), Mutex::default());
+        let shared = Shared { chain, disk, view, files, writer, archive, damaged };
         Ok(Opened { store: Self { shared: Arc::new(shared) }, state, certificate })
     }
 }

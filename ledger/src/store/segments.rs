@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
 
 use crate::hash::{BlockHash, Hash};
 use crate::history::{HistoryRules, SealedSegment, SegmentDescriptor};
@@ -121,7 +122,7 @@ impl Store {
     }
 
     /// The result of a read from the files of a segment that was kept when the read began. If the
-    /// segment was dropped meanwhile, a failure is no damage.
+    /// segment was dropped meanwhile, a failure is no damage. Otherwise damage is remembered.
     pub(super) fn unless_dropped<T>(
         &self,
         segment: u64,
@@ -129,8 +130,22 @@ impl Store {
     ) -> Result<Kept<T>, StoreError> {
         match read {
             Err(_) if !self.read_view().segments.gaps.keeps(segment) => Ok(Kept::NotKept),
+            Err(error) if error.is_damage() => {
+                self.lock_damaged().insert(segment / ERA_SEGMENTS);
+                Err(error)
+            }
             read => read.map(Kept::Here),
         }
+    }
+
+    /// The eras of which a read failed since the last call, because a file is damaged or missing.
+    #[must_use]
+    pub fn take_damaged_eras(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.lock_damaged())
+    }
+
+    fn lock_damaged(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.shared.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

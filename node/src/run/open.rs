@@ -197,6 +197,7 @@ fn sharing(config: &Config, options: &Options) -> Sharing {
         keep: config.history.keep,
         is_private: config.p2p.private,
         gone_counts: options.gone_counts.unwrap_or(GONE_COUNTS),
+        upload_rate: config.sync.upload_rate,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::TICK;
+use super::input::Audit;
 use crate::eras::Era;
 use crate::ids::{PeerId, RequestId};
 
@@ -36,6 +37,11 @@ pub(super) struct Begun {
     pub(super) peer: PeerId,
     pub(super) era: Era,
     pub(super) at: Duration,
+    /// Era and peer were chosen at random.
+    pub(super) is_random: bool,
+    /// It ended without a chunk. It stays until [`SLOW_AFTER`], so that the peer is not audited
+    /// again at once.
+    pub(super) ended: Option<Audit>,
 }
 
 impl Audits {
@@ -54,20 +60,33 @@ impl Audits {
         self.left > 0
     }
 
-    pub(super) fn begin(&mut self, id: RequestId, peer: PeerId, era: Era, now: Duration) {
-        self.left = self.left.saturating_sub(1);
-        self.in_flight.insert(id, Begun { peer, era, at: now });
+    /// Whether one more may begin for an era that is not about to be dropped. Half of the audits
+    /// are for those that are.
+    pub(super) const fn has_spare(&self) -> bool {
+        self.left > AUDITS_A_SECOND / 2
     }
 
-    /// Ends an audit. `None` if it is not in flight.
-    pub(super) fn end(&mut self, id: RequestId) -> Option<Begun> {
-        self.in_flight.remove(&id)
+    pub(super) fn begin(&mut self, id: RequestId, begun: Begun) {
+        self.left = self.left.saturating_sub(1);
+        self.in_flight.insert(id, begun);
+    }
+
+    /// Ends an audit that passed or failed. Any other result comes with [`Self::take_late`]. `None`
+    /// as well if it is not in flight.
+    pub(super) fn end(&mut self, id: RequestId, audit: Audit) -> Option<Begun> {
+        if matches!(audit, Audit::Passed | Audit::Failed) {
+            return self.in_flight.remove(&id);
+        }
+        self.in_flight.get_mut(&id)?.ended = Some(audit);
+        None
     }
 
     /// The peers that are being audited for an era, and whether each takes long.
     pub(super) fn of(&self, era: Era, now: Duration) -> impl Iterator<Item = (PeerId, bool)> {
         let of_era = self.in_flight.values().filter(move |begun| begun.era == era);
-        of_era.map(move |begun| (begun.peer, now.saturating_sub(begun.at) >= SLOW_AFTER))
+        of_era.map(move |begun| {
+            (begun.peer, begun.ended.is_some() || now.saturating_sub(begun.at) >= SLOW_AFTER)
+        })
     }
 
     /// The peer is gone, so its audits have no result.
@@ -77,7 +96,10 @@ impl Audits {
 
     /// Ends the audits that have been in flight for too long.
     pub(super) fn take_late(&mut self, now: Duration) -> Vec<Begun> {
-        let is_late = |begun: &Begun| now.saturating_sub(begun.at) >= PATIENCE;
+        let is_late = |begun: &Begun| {
+            let most = if begun.ended.is_some() { SLOW_AFTER } else { PATIENCE };
+            now.saturating_sub(begun.at) >= most
+        };
         let late = self.in_flight.extract_if(.., |_, begun| is_late(begun));
         late.map(|(_, begun)| begun).collect()
     }

@@ -106,8 +106,11 @@ impl Archive {
     }
 
     /// Eras to drop, taken from the end of `order` until they free `free` bytes. At least `copies`
-    /// other nodes claim each of them.
+    /// other nodes claim each of them. Fetches never exceed the budget by more than a tenth. So
+    /// within the tenth, nothing goes that was fetched not long ago.
     fn batch(&self, plan: &Plan, order: &[Era], free: u64, copies: usize) -> Option<Vec<Era>> {
+        let (_, most) = self.limits();
+        let holds = self.shelf.used() <= most;
         let mut freed = 0u64;
         let mut eras = Vec::new();
         for era in order.iter().rev() {
@@ -115,7 +118,8 @@ impl Archive {
                 break;
             }
             let live = plan.counts.live.get(era.index()).copied().unwrap_or(0);
-            let may_go = live >= copies && self.shelf.is_due(*era, self.now);
+            let is_held = holds && self.shelf.is_held(*era, self.now);
+            let may_go = live >= copies && self.shelf.is_due(*era, self.now) && !is_held;
             if may_go && self.shelf.is(*era, Presence::Kept) {
                 freed = freed.saturating_add(self.shelf.bytes(*era));
                 eras.push(*era);
@@ -174,7 +178,7 @@ impl Archive {
                 back.push(era);
             }
         }
-        back.iter().for_each(|era| self.put_off(*era));
+        back.iter().for_each(|era| self.put_off(*era, 0));
         self.restore(back);
         self.drop_all(gone, fewest);
         (!open.is_empty()).then_some(Batch { eras: open, ..batch })
@@ -182,14 +186,14 @@ impl Archive {
 
     /// Begins audits of an era at the first of these peers, so that as many as are missing are in
     /// flight. One that takes long is no longer waited for.
-    fn audit_more(&mut self, era: Era, missing: usize, candidates: Vec<PeerId>) {
+    pub(super) fn audit_more(&mut self, era: Era, missing: usize, candidates: Vec<PeerId>) {
         let begun: Vec<(PeerId, bool)> = self.audits.of(era, self.now).collect();
         let awaited = |peer: &PeerId| begun.contains(&(*peer, false));
         let more = missing.saturating_sub(candidates.iter().filter(|peer| awaited(peer)).count());
         let is_new = |peer: &PeerId| begun.iter().all(|(audited, _)| audited != peer);
         for peer in candidates.into_iter().filter(is_new).take(more) {
             if self.audits.has_room() {
-                self.audit(peer, era);
+                self.audit(peer, era, false);
             }
         }
     }

@@ -34,9 +34,9 @@ impl Exchanges {
     }
 
     /// Ends the exchanges that have been in flight for too long.
-    pub(super) fn take_late(&mut self, now: Duration) -> Vec<PeerId> {
+    pub(super) fn take_late(&mut self, now: Duration) -> Vec<(PeerId, RequestId)> {
         let late = self.in_flight.extract_if(.., |_, (_, until)| *until <= now);
-        late.map(|(_, (peer, _))| peer).collect()
+        late.map(|(question, (peer, _))| (peer, question)).collect()
     }
 }
 

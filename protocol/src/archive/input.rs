@@ -51,8 +51,10 @@ pub enum Audit {
     Passed,
     /// The peer does not have the chunk, or sent another one.
     Failed,
-    /// The peer did not answer, or was busy.
+    /// The peer did not answer.
     Unanswered,
+    /// The peer was busy, or its connection ended.
+    Busy,
 }
 
 /// Everything that happens to the archive machine.
@@ -86,12 +88,18 @@ pub enum Input {
     Audited(RequestId, Audit),
     /// One more era is whole.
     Whole(WholeEra),
-    /// The era of [`Effect::Fetch`](super::Effect::Fetch) is here, durably.
-    Fetched(Era),
+    /// An era that was not here is here now, durably: that of
+    /// [`Effect::Fetch`](super::Effect::Fetch), or one that came otherwise.
+    Fetched {
+        /// The era.
+        era: Era,
+        /// Its bytes on disk.
+        bytes: u64,
+    },
     /// The era of [`Effect::Fetch`](super::Effect::Fetch) could not be fetched. It is tried again.
     Unfetched(Era),
-    /// An era that was here is damaged or gone.
-    Lost(Era),
+    /// An era that is here cannot be read whole.
+    Damaged(Era),
     /// The operator changed how much to keep.
     Keep(Keep),
 }

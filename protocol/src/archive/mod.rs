@@ -31,6 +31,7 @@
 //! tenth. Beyond that, eras with fewer proved copies are dropped too, but never a last copy.
 
 mod audits;
+mod damage;
 mod drops;
 mod effect;
 mod exchanges;
@@ -49,14 +50,14 @@ pub use places::place_hash;
 
 use std::time::Duration;
 
-use crate::eras::{Announcement, Era};
+use crate::eras::{Announcement, Era, EraRanges};
 use crate::ids::{PeerId, RequestId};
 use crate::lots::Lots;
-use audits::Audits;
+use audits::{Audits, Begun};
 use drops::Drops;
 use exchanges::Exchanges;
 use peers::{Counts, Peers};
-use shelf::{Presence, Shelf};
+use shelf::{Presence, Shelf, Slot};
 
 /// Copies of an era that the network needs, each at another node. With three, two nodes may vanish
 /// at once.
@@ -146,24 +147,12 @@ impl Archive {
                 self.plan = None;
                 self.announce();
             }
-            Input::Fetched(era) => {
-                if self.shelf.turn(era, Presence::Fetching, Presence::Kept) {
-                    self.announce();
-                }
-            }
-            Input::Unfetched(era) => {
-                if self.shelf.turn(era, Presence::Fetching, Presence::Absent) {
-                    self.put_off(era);
-                }
-            }
-            Input::Lost(era) => {
-                let kept = [Presence::Kept, Presence::Leaving];
-                if kept.into_iter().any(|from| self.shelf.turn(era, from, Presence::Absent)) {
-                    self.announce();
-                }
-            }
+            Input::Fetched { era, bytes } => self.on_fetched(era, bytes),
+            Input::Unfetched(era) => self.on_unfetched(era),
+            Input::Damaged(era) => self.on_damaged(era),
             Input::Keep(keep) => {
                 self.shelf.keep = keep;
+                self.shelf.release();
                 self.plan = None;
                 self.give_up_batch();
             }
@@ -187,6 +176,19 @@ impl Archive {
         &self.announcement
     }
 
+    /// The eras that are not here, or not yet.
+    pub fn absent(&self) -> impl Iterator<Item = Era> {
+        let is_absent =
+            |slot: &Slot| matches!(slot.presence, Presence::Absent | Presence::Fetching);
+        self.shelf.slots().filter(move |(_, slot)| is_absent(slot)).map(|(era, _)| era)
+    }
+
+    /// The eras that a connected peer claims and that no audit speaks against.
+    #[must_use]
+    pub fn believed(&self, peer: PeerId) -> EraRanges {
+        self.peers.believed(peer, Era::at(self.shelf.len()))
+    }
+
     fn tick(&mut self) {
         self.audits.on_tick();
         self.take_late();
@@ -194,6 +196,7 @@ impl Archive {
             self.plan = None;
         }
         let plan = self.plan.take().unwrap_or_else(|| self.plan());
+        self.drop_damaged();
         let lacks = self.fetch(&plan);
         self.drop_surplus(&plan, lacks);
         self.audit_in_background();
@@ -209,39 +212,42 @@ impl Archive {
     }
 
     fn on_announced(&mut self, peer: PeerId, said: Announcement, answers: Option<RequestId>) {
-        let is_answer = answers.is_some_and(|id| self.exchanges.end(id, peer));
-        self.peers.on_announced(peer, said, is_answer);
+        let answers = answers.filter(|id| self.exchanges.end(*id, peer));
+        if let Some(era) = self.peers.on_announced(peer, said, answers) {
+            self.audit(peer, era, false);
+        }
         self.plan = None;
     }
 
     fn on_audited(&mut self, id: RequestId, audit: Audit) {
-        let Some(begun) = self.audits.end(id) else { return };
-        match audit {
-            Audit::Passed => self.peers.on_passed(begun),
-            Audit::Failed => self.peers.on_failed(begun, self.now),
-            Audit::Unanswered => self.peers.on_missed(begun.peer),
+        let Some(begun) = self.audits.end(id, audit) else { return };
+        if audit == Audit::Passed {
+            self.peers.on_passed(begun);
+        } else {
+            self.peers.on_failed(begun, self.request, self.now);
         }
         self.plan = None;
     }
 
     fn take_late(&mut self) {
         for begun in self.audits.take_late(self.now) {
-            self.peers.on_missed(begun.peer);
+            self.peers.on_missed(begun, self.now);
             self.plan = None;
         }
-        for peer in self.exchanges.take_late(self.now) {
-            self.peers.on_silent(peer);
+        for (peer, question) in self.exchanges.take_late(self.now) {
+            self.peers.on_silent(peer, question);
             self.plan = None;
         }
     }
 
     /// Nothing is begun with an era for a while. The wait is random, so that two nodes that got
-    /// into each other's way do not do so again.
-    fn put_off(&mut self, era: Era) {
+    /// into each other's way do not do so again. It is doubled this many times.
+    fn put_off(&mut self, era: Era, doublings: u32) {
         /// Shortest wait, and how much longer it may be.
         const WAIT: (u64, u64) = (10_000, 20_000);
         let wait = Duration::from_millis(WAIT.0.saturating_add(self.lots.below(WAIT.1)));
-        let until = self.now.saturating_add(wait);
+        let times = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        let until = self.now.saturating_add(wait.saturating_mul(times));
         if let Some(slot) = self.shelf.slot_mut(era) {
             slot.retry_at = until;
         }
@@ -252,9 +258,10 @@ impl Archive {
         self.request
     }
 
-    fn audit(&mut self, peer: PeerId, era: Era) {
+    fn audit(&mut self, peer: PeerId, era: Era, is_random: bool) {
         let (request, lot) = (self.next_request(), self.lots.draw());
-        self.audits.begin(request, peer, era, self.now);
+        let begun = Begun { peer, era, at: self.now, is_random, ended: None };
+        self.audits.begin(request, begun);
         self.effects.push(Effect::Audit { peer, request, era, lot });
     }
 
@@ -263,9 +270,13 @@ impl Archive {
             return;
         }
         self.audits.background_at = self.now.saturating_add(BACKGROUND);
-        let lots = [self.lots.draw(), self.lots.draw()];
-        if let Some((peer, era)) = self.peers.any_claim(Era::at(self.shelf.len()), lots) {
-            self.audit(peer, era);
+        // An honest peer that is doubted is soon believed again.
+        for is_doubted in [false, true] {
+            let lots = [self.lots.draw(), self.lots.draw()];
+            let end = Era::at(self.shelf.len());
+            if let Some((peer, era)) = self.peers.any_claim(end, is_doubted, lots) {
+                self.audit(peer, era, true);
+            }
         }
     }
 

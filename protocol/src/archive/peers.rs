@@ -1,15 +1,17 @@
 //! What this node knows of other nodes: what they claim, and what audits showed.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ledger::hash::Hash;
 
 use super::audits::Begun;
+use super::input::Audit;
 use super::places::place_hash;
 use super::shelf::Shelf;
-use crate::eras::{Announcement, Era};
-use crate::ids::PeerId;
+use crate::eras::{Announcement, Era, EraRanges};
+use crate::ids::{PeerId, RequestId};
 
 /// For how long a failed audit disproves a claim. A passed one proves a copy only to a node that
 /// had withdrawn the era before.
@@ -19,9 +21,16 @@ pub const AUDIT_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
 const PEERS_MAX: usize = 256;
 /// Most audited eras of one peer that are remembered. One batch needs 64. The oldest is forgotten.
 const AUDITED_MAX: usize = 4_096;
-/// A peer that leaves this many audits in a row without an answer is doubted. A single one may hit
-/// a busy peer.
+/// A peer that passes none of this many audits in a row is doubted. A single one may hit a peer in
+/// trouble.
 const MISSED_MAX: u8 = 3;
+/// Of the audits without an answer within this time one counts, so that a short trouble of the
+/// peer, or of this node, counts once.
+const MISSED_EVERY: Duration = Duration::from_secs(30);
+/// The same for audits that a busy peer refused, since a crowd can keep it busy, and for failed
+/// ones that were chosen at random. Honest peers fail others, when they try to drop the same eras
+/// as this node.
+const REFUSED_EVERY: Duration = Duration::from_secs(600);
 
 /// Another node.
 #[derive(Clone, Debug)]
@@ -36,14 +45,28 @@ pub(super) struct Peer {
     is_before: Vec<bool>,
     /// When the last audit of an era began that passed or failed, and whether it passed.
     audited: BTreeMap<Era, (Duration, bool)>,
-    /// Number of audits in a row without an answer.
+    /// Number of audits in a row that it did not pass and that count.
     missed: u8,
-    /// An era of which an audit failed, until the peer was asked whether it still claims it.
-    accused: Option<Era>,
+    /// When the last of them counted.
+    missed_at: Duration,
+    /// An era that it could not show.
+    accused: Option<Accusation>,
     /// No claim of it is believed until an audit passes.
     is_doubted: bool,
     /// When announcements are exchanged with it at the latest.
     pub(super) exchange_at: Duration,
+}
+
+/// An era that a peer claims and could not show. It may have withdrawn the era for a moment. So it
+/// is asked what it keeps, and if it still claims the era, it is audited once more.
+#[derive(Clone, Copy, Debug)]
+struct Accusation {
+    era: Era,
+    /// The last number of a request when the audit failed. Only the answer to a later question says
+    /// what the peer keeps now.
+    after: RequestId,
+    /// It claimed the era again, and is audited again.
+    is_repeated: bool,
 }
 
 impl Peer {
@@ -62,6 +85,15 @@ impl Peer {
     fn proves(&self, era: Era, after: Duration) -> bool {
         let has_passed = matches!(self.audited.get(&era), Some((at, true)) if *at > after);
         self.is_connected() && has_passed && self.is_believed(era)
+    }
+
+    /// It did not pass an audit. Of such audits one counts in this time.
+    fn miss(&mut self, every: Duration, now: Duration) {
+        if self.missed > 0 && now.saturating_sub(self.missed_at) < every {
+            return;
+        }
+        (self.missed, self.missed_at) = (self.missed.saturating_add(1), now);
+        self.is_doubted |= self.missed >= MISSED_MAX;
     }
 
     fn record(&mut self, era: Era, begun: Duration, has_passed: bool) {
@@ -110,68 +142,105 @@ impl Peers {
                 is_before: Vec::new(),
                 audited: BTreeMap::new(),
                 missed: 0,
+                missed_at: Duration::ZERO,
                 accused: None,
-                is_doubted: false,
+                // Another identity costs nothing.
+                is_doubted: self.0.values().any(|peer| peer.group == group && peer.is_doubted),
                 exchange_at: now,
             },
         };
         if self.0.len() >= PEERS_MAX {
-            let longest = self.0.iter().filter(|(_, peer)| !peer.is_connected());
-            let longest = longest.min_by_key(|(_, peer)| peer.left).map(|(number, _)| *number);
-            let Some(longest) = longest else { return };
-            self.0.remove(&longest);
+            let Some(least) = self.least() else { return };
+            self.0.remove(&least);
         }
         self.0.insert(number, peer);
     }
 
+    /// The peer that is forgotten first when there is no room: of the address group with the most
+    /// peers that are gone, the one that is gone longest. So one group cannot make the others be
+    /// forgotten.
+    fn least(&self) -> Option<PeerId> {
+        let gone = || self.0.iter().filter(|(_, peer)| !peer.is_connected());
+        let mut of_group = BTreeMap::<u64, usize>::new();
+        for (_, peer) in gone() {
+            let count = of_group.entry(peer.group).or_default();
+            *count = count.saturating_add(1);
+        }
+        let least = gone().max_by_key(|(_, peer)| (of_group.get(&peer.group), Reverse(peer.left)));
+        least.map(|(number, _)| *number)
+    }
+
+    /// A peer that has claimed nothing and was not caught is forgotten at once.
     pub(super) fn on_disconnected(&mut self, number: PeerId, now: Duration) {
-        if let Some(peer) = self.0.get_mut(&number) {
-            peer.left = Some(now);
-        }
-    }
-
-    /// Takes in what a peer announces. If it still claims, in an answer, an era that it could not
-    /// show, it lies.
-    pub(super) fn on_announced(&mut self, number: PeerId, said: Announcement, is_answer: bool) {
         let Some(peer) = self.0.get_mut(&number) else { return };
-        if is_answer && let Some(era) = peer.accused.take() {
-            let is_claimed = said.eras.contains(era);
-            peer.is_doubted |= is_claimed;
-            if !is_claimed {
-                // It did not lie. When it claims the era again, it may have it.
-                peer.audited.remove(&era);
-            }
+        (peer.left, peer.accused) = (Some(now), None);
+        if !peer.is_doubted && peer.audited.is_empty() && peer.said.eras == EraRanges::default() {
+            self.0.remove(&number);
         }
+    }
+
+    /// Takes in what a peer announces. `answers` is the question that it answers. Returns an era
+    /// that it could not show and claims again: it is to be audited once more.
+    pub(super) fn on_announced(
+        &mut self,
+        number: PeerId,
+        said: Announcement,
+        answers: Option<RequestId>,
+    ) -> Option<Era> {
+        let peer = self.0.get_mut(&number)?;
         peer.said = said;
+        // What it does not claim any more was no lie. When it claims the era again, it may have it.
+        peer.audited.retain(|era, (_, has_passed)| *has_passed || peer.said.eras.contains(*era));
+        peer.accused.take_if(|accused| !peer.said.eras.contains(accused.era));
+        let accused = peer.accused.as_mut().filter(|accused| !accused.is_repeated)?;
+        answers.filter(|answers| *answers > accused.after)?;
+        accused.is_repeated = true;
+        Some(accused.era)
     }
 
-    /// An announcement was not answered in time.
-    pub(super) fn on_silent(&mut self, number: PeerId) {
-        if let Some(peer) = self.0.get_mut(&number) {
-            peer.is_doubted |= peer.accused.take().is_some();
+    /// A question what it keeps was not answered in time.
+    pub(super) fn on_silent(&mut self, number: PeerId, question: RequestId) {
+        if let Some(peer) = self.0.get_mut(&number)
+            && peer.accused.take_if(|accused| question > accused.after).is_some()
+        {
+            peer.is_doubted = true;
         }
     }
 
-    pub(super) fn on_passed(&mut self, Begun { peer, era, at }: Begun) {
+    pub(super) fn on_passed(&mut self, Begun { peer, era, at, .. }: Begun) {
         let Some(peer) = self.0.get_mut(&peer) else { return };
         peer.record(era, at, true);
+        peer.accused.take_if(|accused| accused.era == era);
         (peer.missed, peer.is_doubted) = (0, false);
     }
 
-    /// The peer could not show an era. Perhaps it has dropped it meanwhile, so it is asked before
-    /// all of its claims are doubted.
-    pub(super) fn on_failed(&mut self, Begun { peer, era, at }: Begun, now: Duration) {
-        let Some(peer) = self.0.get_mut(&peer) else { return };
-        if peer.said.eras.contains(era) {
-            peer.record(era, at, false);
-            (peer.accused, peer.exchange_at) = (Some(era), now);
+    /// The peer could not show an era. `last` is the last number of a request.
+    pub(super) fn on_failed(&mut self, begun: Begun, last: RequestId, now: Duration) {
+        let Begun { peer, era, at, is_random, .. } = begun;
+        let Some(peer) = self.0.get_mut(&peer).filter(|peer| peer.said.eras.contains(era)) else {
+            return;
+        };
+        peer.record(era, at, false);
+        if is_random {
+            peer.miss(REFUSED_EVERY, now);
+        }
+        match peer.accused {
+            None => {
+                peer.accused = Some(Accusation { era, after: last, is_repeated: false });
+                peer.exchange_at = now;
+            }
+            Some(accused) if accused.is_repeated && accused.era == era => {
+                (peer.accused, peer.is_doubted) = (None, true);
+            }
+            Some(_) => {}
         }
     }
 
-    pub(super) fn on_missed(&mut self, number: PeerId) {
-        let Some(peer) = self.0.get_mut(&number) else { return };
-        peer.missed = peer.missed.saturating_add(1);
-        peer.is_doubted |= peer.missed >= MISSED_MAX;
+    /// An audit has no answer.
+    pub(super) fn on_missed(&mut self, begun: Begun, now: Duration) {
+        let Some(peer) = self.0.get_mut(&begun.peer) else { return };
+        peer.accused.take_if(|accused| accused.is_repeated && accused.era == begun.era);
+        peer.miss(if begun.ended == Some(Audit::Busy) { REFUSED_EVERY } else { MISSED_EVERY }, now);
     }
 
     /// Forgets peers that are gone for long enough, and old audits. Returns whether any peer was
@@ -199,16 +268,36 @@ impl Peers {
         connected.map(|(number, peer)| (*number, peer))
     }
 
+    /// The eras below `end` that a peer claims and that are believed.
+    pub(super) fn believed(&self, number: PeerId, end: Era) -> EraRanges {
+        let peer = self.0.get(&number);
+        let claims = peer.into_iter().flat_map(|peer| {
+            let claims = peer.said.eras.below(end);
+            claims.filter(|era| peer.is_believed(*era))
+        });
+        EraRanges::of(claims)
+    }
+
     /// The claim of a connected peer that these two random numbers choose: a peer that claims
-    /// anything, and one of its eras below `end`.
-    pub(super) fn any_claim(&self, end: Era, lots: [u64; 2]) -> Option<(PeerId, Era)> {
+    /// anything and is doubted or not, and one of its eras below `end`.
+    pub(super) fn any_claim(
+        &self,
+        end: Era,
+        is_doubted: bool,
+        lots: [u64; 2],
+    ) -> Option<(PeerId, Era)> {
         let claims = |peer: &Peer| peer.said.eras.below(end).count();
-        let with_claims: Vec<(PeerId, &Peer)> =
-            self.connected().filter(|(_, peer)| claims(peer) > 0).collect();
-        let chosen = lots[0].checked_rem(with_claims.len() as u64)?;
-        let (number, peer) = with_claims.get(usize::try_from(chosen).ok()?)?;
+        let open = self.connected().filter(|(_, peer)| peer.is_doubted == is_doubted);
+        let open: Vec<(PeerId, &Peer)> = open.filter(|(_, peer)| claims(peer) > 0).collect();
+        let chosen = lots[0].checked_rem(open.len() as u64)?;
+        let (number, peer) = open.get(usize::try_from(chosen).ok()?)?;
         let nth = usize::try_from(lots[1].checked_rem(claims(peer) as u64)?).ok()?;
         Some((*number, peer.said.eras.below(end).nth(nth)?))
+    }
+
+    /// Whether a connected peer claims an era, is believed, and passed its last audit.
+    pub(super) fn has_sound_claim(&self, era: Era) -> bool {
+        self.connected().any(|(_, peer)| peer.missed == 0 && peer.is_believed(era))
     }
 
     /// Of each address group one connected peer that has proved an era in an audit that began after
@@ -216,6 +305,11 @@ impl Peers {
     pub(super) fn provers(&self, era: Era, after: Duration) -> BTreeMap<u64, PeerId> {
         let proved = self.connected().filter(|(_, peer)| peer.proves(era, after));
         proved.map(|(number, peer)| (peer.group, number)).collect()
+    }
+
+    /// Whether a connected peer has proved an era in an audit that began after this time.
+    pub(super) fn is_shown(&self, era: Era, after: Duration) -> bool {
+        self.connected().any(|(_, peer)| peer.proves(era, after))
     }
 
     /// Connected peers that could prove an era if they were audited. Those that left audits without
@@ -238,13 +332,15 @@ impl Peers {
         open.into_iter().map(|(.., number)| number).collect()
     }
 
-    /// Number of connected archive nodes that are before this node for an era and do not have it.
+    /// Number of address groups of connected archive nodes that are before this node for an era and
+    /// do not have it.
     pub(super) fn before_without(&self, era: Era) -> usize {
         let lacks = |peer: &Peer| {
             let is_before = peer.is_before.get(era.index()).copied().unwrap_or(false);
             peer.said.is_archive && is_before && !peer.is_doubted && !peer.is_believed(era)
         };
-        self.connected().filter(|(_, peer)| lacks(peer)).count()
+        let groups = self.connected().filter(|(_, peer)| lacks(peer)).map(|(_, peer)| peer.group);
+        groups.collect::<BTreeSet<_>>().len()
     }
 
     #[cfg(test)]

@@ -20,6 +20,8 @@ pub(super) enum Presence {
     Kept,
     /// It is here, and not announced any more, since it is about to be dropped.
     Leaving,
+    /// It is here, and cannot be read whole. It is not announced any more since this time.
+    Damaged(Duration),
 }
 
 /// An era as this node sees it.
@@ -30,6 +32,10 @@ pub(super) struct Slot {
     place_hash: Hash,
     /// Nothing is begun with it before this time, since the last attempt was in vain.
     pub(super) retry_at: Duration,
+    /// How often in a row it could not be fetched.
+    pub(super) failures: u32,
+    /// It was fetched not long ago, and is not dropped before this time.
+    pub(super) held_until: Duration,
     /// Since when too few copies are known and none is here.
     pub(super) short_since: Option<Duration>,
 }
@@ -56,6 +62,8 @@ impl Shelf {
             presence: if is_kept { Presence::Kept } else { Presence::Absent },
             place_hash: place_hash(Era::at(self.slots.len()), &self.id),
             retry_at: Duration::ZERO,
+            failures: 0,
+            held_until: Duration::ZERO,
             short_since: None,
         });
     }
@@ -67,6 +75,16 @@ impl Shelf {
 
     pub(super) fn slots(&self) -> impl Iterator<Item = (Era, &Slot)> {
         self.slots.iter().enumerate().map(|(index, slot)| (Era::at(index), slot))
+    }
+
+    /// Every era may be dropped again.
+    pub(super) fn release(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.held_until = Duration::ZERO);
+    }
+
+    /// Whether an era was fetched not long ago.
+    pub(super) fn is_held(&self, era: Era, now: Duration) -> bool {
+        self.slots.get(era.index()).is_some_and(|slot| slot.held_until > now)
     }
 
     pub(super) fn slot_mut(&mut self, era: Era) -> Option<&mut Slot> {

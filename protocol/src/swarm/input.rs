@@ -115,6 +115,8 @@ pub enum Input {
     NotPlaced(SegmentIndex, Vec<u32>),
     /// Sealed segments of history are not here any more, or are served to nobody for now.
     Dropped(SegmentRange),
+    /// Bytes of history went to peers otherwise than as chunks of a link. They count as uploads.
+    Uploaded(u64),
     /// The connection has taken in the whole chunk for a peer, so another one may follow.
     Written(PeerId),
     /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk, is not kept any

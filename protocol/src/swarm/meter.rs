@@ -60,7 +60,7 @@ pub(crate) fn time_for(bytes: u64, rate: u64) -> Duration {
 /// A rate limit, as a token bucket that holds a tenth of a second's worth. One chunk may overdraw
 /// it, so that even a limit far below a chunk per second lets chunks through.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limit {
+pub struct Limit {
     /// Bytes per second; `None` means unlimited.
     rate: Option<u64>,
     level: u64,
@@ -69,7 +69,9 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    pub(crate) const fn new(rate: Option<u64>) -> Self {
+    /// A limit of this many bytes per second; `None` means unlimited.
+    #[must_use]
+    pub const fn new(rate: Option<u64>) -> Self {
         Self { rate, level: 0, debt: 0, filled_at: Duration::ZERO }
     }
 
@@ -79,7 +81,7 @@ impl Limit {
     }
 
     /// When the bucket will be out of debt. `None` if it has no debt now.
-    pub(crate) fn opens_at(&mut self, now: Duration) -> Option<Duration> {
+    pub fn opens_at(&mut self, now: Duration) -> Option<Duration> {
         let rate = self.rate?;
         let filled = bytes_in(rate, now.saturating_sub(self.filled_at));
         if filled > 0 {
@@ -94,7 +96,7 @@ impl Limit {
     }
 
     /// Takes bytes out of the bucket.
-    pub(crate) fn take(&mut self, bytes: u64) {
+    pub fn take(&mut self, bytes: u64) {
         if self.rate.is_some() {
             let paid = bytes.min(self.level);
             self.level = self.level.saturating_sub(paid);

@@ -51,6 +51,7 @@ pub use expected::{CollectionKind, Expected, snapshot_chunk};
 pub use history::HISTORY;
 pub use input::{Input, Join, Rates, Setup, SnapshotOffer, Staged};
 pub use join_failure::JoinFailure;
+pub use meter::Limit;
 pub use ranges::{RANGES_MAX, SegmentRange, SegmentRanges};
 pub use report::{PeerReport, SegmentReport, Stage, SyncReport};
 pub use segments::OPEN_SEGMENTS_MAX;
@@ -107,6 +108,7 @@ impl Swarm {
             Input::Closed(peer) => engine.on_closed(peer),
             Input::Message(peer, bytes) => self.on_message(peer, &bytes),
             Input::Chunk { from, id, is_valid, bytes } => self.on_chunk(from, id, is_valid, bytes),
+            Input::Uploaded(bytes) => engine.uploads.limit.take(bytes),
             Input::Written(peer) => engine.uploads.on_written(peer, now),
             // The segment may be gone since the chunk was chosen. Then it is not the peer's fault.
             Input::Impossible(peer, id) if engine.has_any(id.segment) => {

@@ -1,4 +1,5 @@
-//! A node with a budget for history drops eras that others keep, and gets them back.
+//! A node with a budget for history drops eras that others keep, and gets them back. So does a node
+//! that has a damaged file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,15 @@ fn a_node_drops_eras_that_three_others_keep_and_gets_them_back() {
         let are_back = (0..ERAS).all(|era| has(&history.eras, era));
         (are_back && history.phase == HistoryPhase::Done).then_some(())
     });
+    // A damaged era is served to nobody, and comes from the others again.
+    let damaged = home(&description).join("db/history/0/0.blocks");
+    let good = fs::read(&damaged).unwrap();
+    fs::write(&damaged, vec![0; good.len()]).unwrap();
+    until("the damaged era is back", || {
+        let _whoever_reads_finds_it = rpc.block(1);
+        (fs::read(&damaged).ok()? == good).then_some(())
+    });
+    until("its blocks are here", || rpc.block(1).ok().map(drop));
     for height in 1..=BLOCKS {
         assert_eq!(rpc.block(height).unwrap().summary, other.block(height).unwrap().summary);
     }

@@ -341,6 +341,23 @@ fn an_era_with_damage_can_be_dropped() {
     check_without(&store, &maker, &blocks, &era(0).collect());
 }
 
+#[test]
+fn eras_are_named_of_which_a_read_found_damage() {
+    let (place, store, maker, _) = four_eras();
+    let (history, rules) = (place.path.join("history"), maker.chain.history_rules());
+    fs::write(Name::Blocks(20).path(&history), b"").unwrap();
+    fs::remove_file(Name::Index(40).path(&history)).unwrap();
+    assert!(store.chunk(0, 0, &rules).is_ok());
+    assert_eq!(store.take_damaged_eras(), BTreeSet::new());
+    assert!(store.chunk(20, 0, &rules).is_err() && store.chunk_hashes(40).is_err());
+    assert_eq!(store.take_damaged_eras(), BTreeSet::from([1, 2]));
+    assert!(store.block(Height(61)).is_err());
+    assert_eq!(store.take_damaged_eras(), BTreeSet::from([1]));
+    store.withdraw_era(1);
+    assert_eq!(store.chunk(20, 0, &rules).unwrap(), Kept::NotKept);
+    assert_eq!(store.take_damaged_eras(), BTreeSet::new());
+}
+
 /// The checkpoint is at the last block of the era, and this block is damaged.
 #[test]
 fn an_era_whose_last_block_is_damaged_can_be_dropped() {

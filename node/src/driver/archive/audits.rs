@@ -5,6 +5,8 @@ use ledger::history::{HistoryRules, SegmentDescriptor, chunk_hash};
 use protocol::archive::Audit;
 use protocol::message::Response;
 
+use crate::network::RequestError;
+
 /// Bytes of a hash.
 const HASH_BYTES: u64 = 32;
 
@@ -18,22 +20,23 @@ pub(super) fn answer_bytes(rules: &HistoryRules) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// The result of an audit, from the answer of the peer. `None`: the peer did not answer.
+/// The result of an audit, from the answer of the peer.
 pub(super) fn judge(
-    answer: Option<Result<Response, CodecError>>,
+    answer: Result<Result<Response, CodecError>, RequestError>,
     descriptor: &SegmentDescriptor,
     chunk: u64,
     rules: &HistoryRules,
 ) -> Audit {
     match answer {
-        None => Audit::Unanswered,
-        Some(Ok(Response::Chunk { hashes, bytes })) => {
+        Err(RequestError::Busy | RequestError::Disconnected) => Audit::Busy,
+        Err(_) => Audit::Unanswered,
+        Ok(Ok(Response::Chunk { hashes, bytes })) => {
             let hash = usize::try_from(chunk).ok().and_then(|chunk| hashes.get(chunk));
             let is_shown = descriptor.verify_chunks(rules, &hashes).is_ok()
                 && hash == Some(&chunk_hash(&bytes));
             if is_shown { Audit::Passed } else { Audit::Failed }
         }
-        Some(_) => Audit::Failed,
+        Ok(_) => Audit::Failed,
     }
 }
 
@@ -64,7 +67,7 @@ mod tests {
             last_block: BlockHash::default(),
         };
         let shown = |hashes: &[Hash], bytes: &[u8]| {
-            Some(Ok(Response::Chunk { hashes: hashes.to_vec(), bytes: bytes.to_vec() }))
+            Ok(Ok(Response::Chunk { hashes: hashes.to_vec(), bytes: bytes.to_vec() }))
         };
         let forged = [hashes[0], chunk_hash(b"????"), hashes[2]];
         for (answer, chunk, expected) in [
@@ -74,9 +77,11 @@ mod tests {
             (shown(&hashes, b"efgh"), 3, Audit::Failed),
             (shown(&forged, b"????"), 1, Audit::Failed),
             (shown(&hashes[..2], b"efgh"), 1, Audit::Failed),
-            (Some(Ok(Response::NotKept)), 1, Audit::Failed),
-            (Some(Response::decode(&[9; 9])), 1, Audit::Failed),
-            (None, 1, Audit::Unanswered),
+            (Ok(Ok(Response::NotKept)), 1, Audit::Failed),
+            (Ok(Response::decode(&[9; 9])), 1, Audit::Failed),
+            (Err(RequestError::Timeout), 1, Audit::Unanswered),
+            (Err(RequestError::Busy), 1, Audit::Busy),
+            (Err(RequestError::Disconnected), 1, Audit::Busy),
         ] {
             let text = format!("{answer:?}");
             assert_eq!(judge(answer, &descriptor, chunk, &RULES), expected, "{chunk}: {text}");

@@ -24,19 +24,26 @@ pub(super) fn descriptors(store: &Store, era: u64) -> Vec<SegmentDescriptor> {
     store.descriptors(range.start, Height(u64::MAX), count)
 }
 
-/// A whole era as the machine sees it. Its bytes are an estimate if it is not here, or if the
-/// system does not tell how long its files are.
+/// Bytes of the files of an era that is here. They are an estimate if the system does not tell how
+/// long the files are.
+pub(super) fn era_bytes(store: &Store, era: u64) -> u64 {
+    let measured = store.era_bytes(era).inspect_err(|error| {
+        tracing::warn!("era {era} cannot be measured: {error}");
+    });
+    measured.unwrap_or_else(|_| estimate(store, era))
+}
+
+fn estimate(store: &Store, era: u64) -> u64 {
+    let blocks: u64 = descriptors(store, era).iter().map(|one| one.bytes).sum();
+    // The indexes take about an eighth of the bytes of the blocks.
+    blocks.saturating_add(blocks / 8)
+}
+
+/// A whole era as the machine sees it.
 pub(super) fn whole_era(store: &Store, era: u64) -> WholeEra {
     let kept = store.kept();
     let is_kept = segments(era).all(|one| kept.iter().any(|range| range.contains(&one)));
-    let measured = is_kept.then(|| store.era_bytes(era)).and_then(|bytes| {
-        bytes.inspect_err(|error| tracing::warn!("era {era} cannot be measured: {error}")).ok()
-    });
-    let bytes = measured.unwrap_or_else(|| {
-        let blocks: u64 = descriptors(store, era).iter().map(|one| one.bytes).sum();
-        // The indexes take about an eighth of the bytes of the blocks.
-        blocks.saturating_add(blocks / 8)
-    });
+    let bytes = if is_kept { era_bytes(store, era) } else { estimate(store, era) };
     WholeEra { bytes, is_kept }
 }
 

@@ -6,8 +6,9 @@
 
 mod audits;
 mod eras;
+mod fetches;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,27 +20,25 @@ use ledger::store::{ERA_SEGMENTS, Kept, Store, StoreError};
 use ledger::units::SegmentIndex;
 use protocol::archive::{Archive, Effect, Input, Keep, Notice, Setup};
 use protocol::budget::Cost;
-use protocol::eras::{Announcement, Era, EraRanges};
+use protocol::eras::{Announcement, Era};
 use protocol::message::{Request, Response, answer_bytes_max};
+use protocol::swarm::Limit;
 use protocol::{Offence, PeerId, RequestId};
 use tokio::sync::{mpsc, watch};
 
 use self::audits::{answer_bytes, judge};
 pub(crate) use self::eras::drop_parts;
-use self::eras::{descriptors, segments, whole_era, whole_eras};
+use self::eras::{descriptors, whole_era, whole_eras};
+use self::fetches::Progress;
 use super::blame::charge;
 use super::live::ToArchive;
 use super::swarm::ToSwarm;
 use crate::clock::Clock;
-use crate::network::{self, Network, PeerInfo, ResponseTicket, address_group};
-use crate::view::{ArchiveView, SyncView, TipView};
+use crate::network::{self, Network, PeerInfo, RequestError, ResponseTicket, address_group};
+use crate::view::{ArchiveView, Claims, SyncView, TipView};
 
 /// A request without an answer is forgotten after this time. The network gives up sooner.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
-/// Fetches are given up when no segment of their eras has arrived for this time. They are tried
-/// again later.
-const STALLED_AFTER: Duration = Duration::from_secs(600);
-
 /// How this node shares history with others.
 #[derive(Clone, Copy)]
 pub(crate) struct Sharing {
@@ -49,6 +48,8 @@ pub(crate) struct Sharing {
     pub(crate) is_private: bool,
     /// For how long a peer counts after its connection ended.
     pub(crate) gone_counts: Duration,
+    /// Bytes per second of all chunks to peers; `None` means unlimited.
+    pub(crate) upload_rate: Option<u64>,
 }
 
 /// Everything that the archive starts with.
@@ -78,10 +79,11 @@ struct Asked {
 }
 
 /// A connected peer.
+#[derive(Clone, Copy)]
 struct Peer {
     number: PeerId,
-    /// What it says that it keeps.
-    claims: EraRanges,
+    /// Its address group.
+    group: u64,
 }
 
 struct Driver {
@@ -95,11 +97,14 @@ struct Driver {
     ids: BTreeMap<PeerId, network::PeerId>,
     last_number: u64,
     asked: HashMap<network::RequestId, Asked>,
+    /// Answers to audits may take half of the rate of uploads, so that peers that audit cannot keep
+    /// others from fetching.
+    shown: Limit,
     /// Most bytes of an honest answer to any question of this thread.
     answer_bytes_max: usize,
-    fetching: BTreeSet<Era>,
-    /// Number of segments of these eras that are here, and since when it has not changed.
-    progress: (usize, Duration),
+    fetching: BTreeMap<Era, Progress>,
+    /// Eras that the machine has dropped and that are still on the disk.
+    dropping: VecDeque<Era>,
     /// Something has changed that the view does not show yet.
     is_unshown: bool,
 }
@@ -147,9 +152,10 @@ impl Driver {
             ids: BTreeMap::new(),
             last_number: 0,
             asked: HashMap::new(),
+            shown: Limit::new(parts.sharing.upload_rate.map(|rate| rate / 2)),
             answer_bytes_max: answer_bytes(&rules),
-            fetching: BTreeSet::new(),
-            progress: (0, now),
+            fetching: BTreeMap::new(),
+            dropping: VecDeque::new(),
             is_unshown: true,
             parts,
         })
@@ -162,6 +168,10 @@ impl Driver {
                 self.tick().await;
                 continue;
             }
+            if let Some(era) = self.dropping.pop_front() {
+                self.drop_one(era).await;
+                continue;
+            }
             tokio::select! {
                 biased;
                 Some(message) = self.parts.inbox.recv() => self.on_message(message).await,
@@ -169,6 +179,18 @@ impl Driver {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// Drops one era, which takes the disk for a while. Then it reads what came meanwhile, so that
+    /// peers wait for one era and not for all.
+    async fn drop_one(&mut self, era: Era) {
+        self.drop_era(era);
+        for _ in 0..self.parts.inbox.len() {
+            let Ok(message) = self.parts.inbox.try_recv() else { break };
+            self.on_message(message).await;
+        }
+        // The node may have to stop.
+        tokio::task::yield_now().await;
     }
 
     async fn tick(&mut self) {
@@ -185,43 +207,13 @@ impl Driver {
         }
         self.look_at_peers().await;
         self.look_at_fetches(now).await;
+        for era in self.parts.store.take_damaged_eras() {
+            tracing::error!("era {era} of history is damaged, and is served to nobody");
+            self.give(Input::Damaged(Era(era))).await;
+        }
         self.give(Input::Time).await;
         if std::mem::take(&mut self.is_unshown) {
             self.show();
-        }
-    }
-
-    /// Tells the machine which eras have come, and which do not come.
-    async fn look_at_fetches(&mut self, now: Duration) {
-        if self.fetching.is_empty() {
-            return;
-        }
-        let kept = self.parts.store.kept();
-        let here = |era: Era| {
-            let segments = segments(era.0);
-            segments.filter(|one| kept.iter().any(|range| range.contains(one))).count()
-        };
-        let eras: Vec<(Era, usize)> = self.fetching.iter().map(|era| (*era, here(*era))).collect();
-        let sum = eras.iter().map(|(_, count)| count).sum();
-        if self.progress.0 != sum {
-            self.progress = (sum, now);
-        }
-        let is_stalled = now.saturating_sub(self.progress.1) >= STALLED_AFTER;
-        let (come, missing): (Vec<_>, Vec<_>) =
-            eras.into_iter().partition(|(_, count)| *count as u64 == ERA_SEGMENTS);
-        let given_up = if is_stalled { missing } else { Vec::new() };
-        for (era, _) in come.iter().chain(&given_up) {
-            self.fetching.remove(era);
-        }
-        if !come.is_empty() || !given_up.is_empty() {
-            self.tell_fetches().await;
-        }
-        for (era, _) in come {
-            self.give(Input::Fetched(era)).await;
-        }
-        for (era, _) in given_up {
-            self.drop_part(era).await;
-            self.give(Input::Unfetched(era)).await;
         }
     }
 
@@ -251,9 +243,9 @@ impl Driver {
         }
         self.last_number += 1;
         let number = PeerId(self.last_number);
-        self.peers.insert(info.id, Peer { number, claims: EraRanges::default() });
-        self.ids.insert(number, info.id);
         let group = address_group(&info.address, self.parts.sharing.is_private);
+        self.peers.insert(info.id, Peer { number, group });
+        self.ids.insert(number, info.id);
         let id = info.id.to_bytes().into();
         self.give(Input::Connected { peer: number, id, group }).await;
     }
@@ -271,23 +263,42 @@ impl Driver {
                 self.on_said(from, said, None).await;
             }
             ToArchive::Chunk { ticket, from, segment, chunk } => {
-                let cost = Cost::look_ups(0, 2);
-                self.parts.network.accounts().charge(&from, &cost);
-                let answer = self.chunk(segment, chunk);
-                self.respond(ticket, from, &answer);
+                // Without an answer the peer hears that this node is busy.
+                if self.shown.opens_at(self.parts.clock.now().elapsed).is_none() {
+                    self.show_chunk(ticket, from, segment, chunk).await;
+                }
             }
-            ToArchive::Response { id, bytes } => {
+            ToArchive::Response { id, result } => {
                 if let Some(asked) = self.asked.remove(&id) {
-                    self.on_answer(asked, bytes).await;
+                    self.on_answer(asked, result).await;
                 }
             }
         }
     }
 
-    fn respond(&self, ticket: ResponseTicket, to: network::PeerId, answer: &Response) {
+    /// Answers a peer. Returns the number of bytes.
+    fn respond(&self, ticket: ResponseTicket, to: network::PeerId, answer: &Response) -> u64 {
         let bytes = codec::encode(answer);
-        self.parts.network.accounts().charge(&to, &Cost::answer(bytes.len()));
+        let length = bytes.len();
+        self.parts.network.accounts().charge(&to, &Cost::answer(length));
         self.parts.network.respond(ticket, bytes);
+        length as u64
+    }
+
+    /// Answers an audit. The bytes count as uploads.
+    async fn show_chunk(
+        &mut self,
+        ticket: ResponseTicket,
+        from: network::PeerId,
+        segment: SegmentIndex,
+        chunk: u64,
+    ) {
+        self.parts.network.accounts().charge(&from, &Cost::look_ups(0, 2));
+        let bytes = self.respond(ticket, from, &self.chunk(segment, chunk));
+        if self.parts.sharing.upload_rate.is_some() {
+            self.shown.take(bytes);
+            let _gone = self.parts.swarm.send(ToSwarm::Uploaded(bytes)).await;
+        }
     }
 
     /// A chunk of an era that this node announces.
@@ -320,26 +331,25 @@ impl Driver {
         said: Announcement,
         answers: Option<RequestId>,
     ) {
-        let Some(peer) = self.peers.get_mut(&from) else { return };
-        peer.claims.clone_from(&said.eras);
-        let peer = peer.number;
+        let Some(Peer { number: peer, .. }) = self.peers.get(&from).copied() else { return };
         self.is_unshown = true;
         self.give(Input::Announced { peer, announcement: said, answers }).await;
     }
 
-    async fn on_answer(&mut self, asked: Asked, bytes: Option<Vec<u8>>) {
+    async fn on_answer(&mut self, asked: Asked, result: Result<Vec<u8>, RequestError>) {
         let Some(from) = self.ids.get(&asked.peer).copied() else { return };
-        let answer = bytes.map(|bytes| Response::decode(&bytes));
-        if let Some(Err(error)) = &answer {
+        let answer = result.map(|bytes| Response::decode(&bytes));
+        if let Ok(Err(error)) = &answer {
             self.parts.network.ban(from, charge(&Offence::Response(error.clone())));
         }
         match asked.shows {
             Some((descriptor, chunk)) => {
                 let result = judge(answer, &descriptor, chunk, &self.rules);
+                self.is_unshown = true;
                 self.give(Input::Audited(asked.request, result)).await;
             }
             None => {
-                if let Some(Ok(Response::Eras(said))) = answer {
+                if let Ok(Ok(Response::Eras(said))) = answer {
                     self.on_said(from, said, Some(asked.request)).await;
                 }
             }
@@ -348,8 +358,13 @@ impl Driver {
 
     /// Gives the machine one input and performs its effects.
     async fn give(&mut self, input: Input) {
+        let effects = self.machine.handle(self.parts.clock.now().elapsed, input);
+        self.perform(effects).await;
+    }
+
+    async fn perform(&mut self, effects: Vec<Effect>) {
         let now = self.parts.clock.now().elapsed;
-        for effect in self.machine.handle(now, input) {
+        for effect in effects {
             match effect {
                 Effect::Exchange { peer, request } => {
                     let question = Request::Eras(self.machine.announcement().clone());
@@ -362,9 +377,7 @@ impl Driver {
                     self.ask(&question, Asked { peer, request, at: now, shows });
                 }
                 Effect::Fetch(era) => {
-                    self.fetching.insert(era);
-                    self.progress.1 = now;
-                    self.tell_fetches().await;
+                    self.begin_fetch(era, now).await;
                 }
                 Effect::Withdraw(eras) => {
                     for Era(era) in eras {
@@ -380,7 +393,7 @@ impl Driver {
                 }
                 Effect::Drop(eras) => {
                     tracing::info!("dropping {} eras of history, which others keep", eras.len());
-                    eras.into_iter().for_each(|era| self.drop_era(era));
+                    self.dropping.extend(eras);
                 }
                 Effect::Notice(notice) => report(notice),
             }
@@ -409,31 +422,13 @@ impl Driver {
         None
     }
 
-    /// Tells `swarm` which eras to fetch.
-    async fn tell_fetches(&mut self) {
-        self.is_unshown = true;
-        let eras = self.fetching.iter().map(|era| era.0).collect();
-        // If `swarm` has gone, the node is stopping.
-        let _gone = self.parts.swarm.send(ToSwarm::Fetch(eras)).await;
-    }
-
-    /// Drops an era of which a part is here. A node that keeps everything still fetches the rest.
-    async fn drop_part(&mut self, era: Era) {
-        if self.parts.sharing.keep != Keep::Full {
-            self.drop_era(era);
-            let _gone = self.parts.swarm.send(ToSwarm::Dropped(era.0)).await;
-        }
-    }
-
-    fn drop_era(&self, Era(era): Era) {
-        if let Err(error) = self.parts.store.drop_era(era) {
-            tracing::error!("era {era} of history was not dropped whole: {error}");
-        }
-    }
-
     /// Updates the view.
     fn show(&self) {
-        let claims = self.peers.iter().map(|(id, peer)| (id.to_string(), peer.claims.clone()));
+        let claims = self.peers.iter().map(|(id, peer)| Claims {
+            peer: id.to_string(),
+            group: peer.group,
+            eras: self.machine.believed(peer.number),
+        });
         let shown = ArchiveView {
             keep: self.parts.sharing.keep,
             is_fetching: !self.fetching.is_empty(),
@@ -455,3 +450,6 @@ fn report(notice: Notice) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -230,7 +230,7 @@ impl Driver {
             }
             PeerEvent::Response { id, result, .. } => {
                 let Some((id, from)) = self.requests.remove(&id) else {
-                    self.to_archive(ToArchive::Response { id, bytes: result.ok() });
+                    self.to_archive(ToArchive::Response { id, result });
                     return Ok(());
                 };
                 Input::Response(id, from, result.ok())

@@ -30,6 +30,8 @@ pub(crate) enum ToSwarm {
     Dropped(u64),
     /// An era is served again.
     Restored(u64),
+    /// Audits were answered with so many bytes.
+    Uploaded(u64),
 }
 
 /// Backfill's part of the shell.
@@ -118,12 +120,12 @@ impl Backfill {
 impl Shell {
     pub(super) fn on_archive(&mut self, message: ToSwarm) -> anyhow::Result<()> {
         match message {
-            ToSwarm::Fetch(_) if self.backfill.wanted.is_none() => Ok(()),
             ToSwarm::Fetch(eras) => {
-                self.backfill.wanted = Some(eras);
+                self.backfill.wanted = self.backfill.wanted.take().map(|_| eras);
                 self.begin_backfill()
             }
             ToSwarm::Dropped(era) => self.give(Input::Dropped(segments(era))),
+            ToSwarm::Uploaded(bytes) => self.give(Input::Uploaded(bytes)),
             ToSwarm::Restored(era) => self.give(Input::Kept(segments(era))),
         }
     }

@@ -33,7 +33,9 @@ use crate::rpc::{Bounds, RpcConfig, bind, serve};
 use crate::space::Disk;
 use crate::submission::Submission;
 use crate::uploaded::Uploaded;
-use crate::view::{Activity, ArchiveView, Journal, Query, SyncView, TipView, View, block_summary};
+use crate::view::{
+    Activity, ArchiveView, Claims, Journal, Query, SyncView, TipView, View, block_summary,
+};
 
 pub(super) const SOON: Duration = Duration::from_millis(200);
 pub(super) const LATE: Duration = Duration::from_secs(20);
@@ -387,7 +389,11 @@ impl Fixture {
 /// Three peers, which announce era 0, a later one, and nothing.
 fn archive() -> ArchiveView {
     let claims = [("first", vec![Era(0)]), ("later", vec![Era(5)]), ("nothing", Vec::new())];
-    let claims = claims.map(|(id, eras)| (id.to_owned(), EraRanges::of(eras)));
+    let claims = claims.map(|(id, eras)| Claims {
+        peer: id.to_owned(),
+        group: 0,
+        eras: EraRanges::of(eras),
+    });
     ArchiveView { claims: claims.into(), ..ArchiveView::default() }
 }
 

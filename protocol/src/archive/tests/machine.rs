@@ -1,94 +1,12 @@
-//! One machine, input by input.
+//! Withdrawals, audits and drops of one machine, input by input.
 
 use std::time::Duration;
 
-use super::super::{
-    AUDITS_LAST, Archive, Audit, Effect, GONE_COUNTS, Input, Setup, WAIT_MAX, WholeEra,
-};
+use super::super::{AUDITS_LAST, Audit, Effect, GONE_COUNTS, Input, Notice, WAIT_MAX, place_hash};
+use super::bench::{Bench, audits, exchanges};
 use super::*;
-use crate::eras::{Announcement, Era, EraRanges};
-use crate::ids::{PeerId, RequestId};
-
-/// A machine with eras of one byte, its peers, and a clock.
-struct Bench {
-    machine: Archive,
-    now: Duration,
-}
-
-impl Bench {
-    /// A machine that has all of these eras.
-    fn new(eras: usize, keep: Keep) -> Self {
-        let eras = vec![WholeEra { bytes: 1, is_kept: true }; eras];
-        let setup = Setup { id: (*b"us").into(), keep, eras, gone_counts: GONE_COUNTS, seed: 1 };
-        Self { machine: Archive::new(setup, Duration::ZERO), now: Duration::ZERO }
-    }
-
-    fn give(&mut self, input: Input) -> Vec<Effect> {
-        self.machine.handle(self.now, input)
-    }
-
-    /// Connects a peer of an address group that claims these eras.
-    fn meet(&mut self, peer: u64, group: u64, eras: &[u64]) -> Vec<Effect> {
-        let id = peer.to_le_bytes().into();
-        let mut effects = self.give(Input::Connected { peer: PeerId(peer), id, group });
-        effects.extend(self.say(peer, eras, None));
-        effects
-    }
-
-    fn say(&mut self, peer: u64, eras: &[u64], answers: Option<RequestId>) -> Vec<Effect> {
-        let eras = EraRanges::of(eras.iter().copied().map(Era));
-        let announcement = Announcement { is_archive: true, eras };
-        self.give(Input::Announced { peer: PeerId(peer), announcement, answers })
-    }
-
-    /// The effects of the next second.
-    fn second(&mut self) -> Vec<Effect> {
-        self.now += Duration::from_secs(1);
-        self.give(Input::Time)
-    }
-
-    /// Lets peers pass the audits among these effects. Returns the audited peers.
-    fn pass(&mut self, effects: &[Effect]) -> Vec<u64> {
-        let mut peers = Vec::new();
-        for effect in effects {
-            if let Effect::Audit { peer, request, .. } = effect {
-                peers.push(peer.0);
-                self.give(Input::Audited(*request, Audit::Passed));
-            }
-        }
-        peers.sort_unstable();
-        peers
-    }
-
-    /// Waits until an era is withdrawn and audited.
-    fn await_audits(&mut self) -> Vec<Effect> {
-        for _ in 0..=WAIT_MAX.as_secs() + 1 {
-            let effects = self.second();
-            if effects.iter().any(|effect| matches!(effect, Effect::Audit { .. })) {
-                return effects;
-            }
-        }
-        panic!("no audit");
-    }
-}
-
-fn exchanges(effects: &[Effect]) -> Vec<(u64, RequestId)> {
-    let exchange = |effect: &Effect| match effect {
-        Effect::Exchange { peer, request } => Some((peer.0, *request)),
-        _ => None,
-    };
-    effects.iter().filter_map(exchange).collect()
-}
-
-fn audits(effects: &[Effect]) -> Vec<(u64, RequestId)> {
-    let audit = |effect: &Effect| match effect {
-        Effect::Audit { peer, request, .. } => Some((peer.0, *request)),
-        _ => None,
-    };
-    let mut audits: Vec<_> = effects.iter().filter_map(audit).collect();
-    audits.sort_unstable();
-    audits
-}
+use crate::eras::Era;
+use crate::ids::PeerId;
 
 /// The era that this machine drops is withdrawn, audited at three others, and gone or restored.
 /// `result` is that of each audit; `None` is no answer.
@@ -182,76 +100,57 @@ fn proofs_of_one_address_group_are_one_proof() {
     assert!(bench.second().contains(&Effect::Restore(vec![Era(0)])));
 }
 
-/// The peer that has no chunk to show is replaced by another one, and is asked again what it keeps.
+/// Peers that leave audits unanswered have better places than the three honest ones.
 #[test]
-fn a_failed_audit_costs_the_claim_and_a_repeated_claim_all_of_them() {
-    let mut bench = Bench::new(2, Keep::Bytes(1));
-    (1..=4).for_each(|peer| drop(bench.meet(peer, peer, &[0, 1])));
-    let effects = bench.await_audits();
-    let audits: Vec<_> = effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::Audit { peer, request, era, .. } => Some((peer.0, *request, *era)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(audits.len(), COPIES);
-    let (liar, request, era) = audits[0];
-    bench.give(Input::Audited(request, Audit::Failed));
-    let effects = bench.second();
-    let replaced = |effect: &Effect| {
-        matches!(effect, Effect::Audit { peer, era: of, .. }
-            if audits.iter().all(|audit| audit.0 != peer.0) && *of == era)
-    };
-    assert!(effects.iter().any(replaced), "{effects:?}");
-    let copies = |bench: &mut Bench| {
-        bench.second();
-        bench.machine.plan.clone().unwrap().counts.copies
-    };
-    let other = 1 - era.index();
-    assert_eq!((copies(&mut bench)[era.index()], copies(&mut bench)[other]), (3, 4));
-    let (_, question) = exchanges(&effects)[0];
-    assert_eq!(exchanges(&effects), [(liar, question)]);
-    bench.say(liar, &[0, 1], Some(question));
-    assert_eq!(copies(&mut bench), [3, 3], "it claims what it could not show");
-    let (peer, request, _) = audits[1];
-    assert_ne!(peer, liar);
-    bench.give(Input::Audited(request, Audit::Passed));
-}
-
-#[test]
-fn peers_and_what_is_known_of_them_are_bounded() {
-    let mut bench = Bench::new(1, Keep::Full);
-    for peer in 1..=1_000 {
-        bench.meet(peer, peer, &[0]);
-        if peer > 100 {
-            bench.give(Input::Disconnected(PeerId(peer)));
+fn silent_peers_do_not_keep_an_era_from_being_dropped() {
+    let mut bench = Bench::new(1, Keep::Bytes(0));
+    let place = |peer: &u64| place_hash(Era(0), &peer.to_le_bytes());
+    let mut peers: Vec<u64> = (1..=12).collect();
+    peers.sort_by_key(place);
+    peers.iter().for_each(|peer| drop(bench.meet(*peer, *peer, &[0])));
+    let honest = &peers[9..];
+    for _ in 0..=(WAIT_MAX + AUDITS_LAST).as_secs() {
+        let effects = bench.second();
+        if effects.contains(&Effect::Drop(vec![Era(0)])) {
+            return;
+        }
+        for (peer, request) in audits(&effects).into_iter().filter(|(p, _)| honest.contains(p)) {
+            assert!(honest.contains(&peer));
+            bench.give(Input::Audited(request, Audit::Passed));
         }
     }
-    assert_eq!(bench.machine.peers.len(), 256);
-    bench.now += GONE_COUNTS;
-    bench.second();
-    assert_eq!(bench.machine.peers.len(), 100, "those that are gone are forgotten");
-    // A peer that comes back in time keeps its record under its new number.
-    bench.give(Input::Disconnected(PeerId(7)));
-    let id = 7u64.to_le_bytes().into();
-    bench.give(Input::Connected { peer: PeerId(5_000), id, group: 7 });
-    bench.second();
-    assert_eq!(bench.machine.peers.len(), 100);
-    assert_eq!(bench.machine.plan.as_ref().unwrap().counts.live, [100]);
+    panic!("not dropped");
 }
 
+/// Fresh identities claim everything all the time, and show nothing.
 #[test]
-fn a_damaged_era_is_fetched_again_and_failed_fetches_are_put_off() {
-    let mut bench = Bench::new(3, Keep::Full);
-    bench.meet(1, 1, &[0, 1, 2]);
-    bench.give(Input::Lost(Era(1)));
-    assert!(!bench.machine.announcement().eras.contains(Era(1)));
-    assert!(bench.second().contains(&Effect::Fetch(Era(1))));
-    bench.give(Input::Unfetched(Era(1)));
-    assert!(!bench.second().contains(&Effect::Fetch(Era(1))));
-    bench.now += Duration::from_secs(30);
-    assert!(bench.second().contains(&Effect::Fetch(Era(1))));
-    bench.give(Input::Fetched(Era(1)));
-    assert!(bench.machine.announcement().eras.contains(Era(1)));
+fn claims_alone_neither_keep_the_operator_uninformed_nor_fewer_copies_from_being_enough() {
+    let mut bench = Bench::new(1, Keep::Bytes(0));
+    bench.meet(1, 1, &[0]);
+    let (mut told_at, mut dropped_at) = (None, None);
+    for second in 0..60 * 60u64 {
+        if second % 20 == 0 {
+            (0..3).for_each(|group| drop(bench.meet(1_000 + second + group, 10 + group, &[0])));
+        }
+        let effects = bench.second();
+        let is_over = |effect: &Effect| matches!(effect, Effect::Notice(Notice::OverBudget { .. }));
+        if effects.iter().any(is_over) {
+            told_at.get_or_insert(second);
+        }
+        if effects.contains(&Effect::Drop(vec![Era(0)])) {
+            dropped_at = Some(Duration::from_secs(second));
+            break;
+        }
+        for (_, request) in audits(&effects).into_iter().filter(|(peer, _)| *peer == 1) {
+            bench.give(Input::Audited(request, Audit::Passed));
+        }
+        if second % 20 == 19 {
+            let gone = second - 19;
+            (0..3).for_each(|group| {
+                drop(bench.give(Input::Disconnected(PeerId(1_000 + gone + group))))
+            });
+        }
+    }
+    assert!(told_at.is_some_and(|second| second < 70), "{told_at:?}");
+    assert!(dropped_at.is_some_and(|at| at >= GONE_COUNTS * 2), "{dropped_at:?}");
 }

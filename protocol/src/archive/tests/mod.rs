@@ -1,9 +1,12 @@
 //! Tests of the archive machine: networks of many machines, and one machine input by input.
 #![allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, clippy::unwrap_used)]
 
+mod bench;
+mod fetching;
 mod hostile;
 mod machine;
 mod sharing;
+mod trust;
 mod world;
 
 use world::{BYTES, Conduct, MINUTE, World};

@@ -219,7 +219,7 @@ impl World {
                 let mut others = (0..self.nodes.len()).filter(|other| *other != index);
                 if others.any(|other| self.serves(other, era)) {
                     self.nodes[index].disk.insert(era);
-                    self.give(index, Input::Fetched(era));
+                    self.give(index, Input::Fetched { era, bytes: BYTES });
                 } else {
                     self.give(index, Input::Unfetched(era));
                 }

@@ -97,7 +97,8 @@ pub(crate) struct Uploads {
     peers: BTreeMap<PeerId, Peer>,
     /// For each chunk, the number of peers that are being sent it and have not announced it yet.
     sending: BTreeMap<ChunkId, u16>,
-    limit: Limit,
+    /// What goes to peers otherwise takes from it, too.
+    pub(crate) limit: Limit,
     /// Rate of all confirmed chunks.
     meter: Meter,
     confirmed_at: Duration,

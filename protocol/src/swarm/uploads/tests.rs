@@ -315,3 +315,23 @@ fn classes_share_by_weight_and_get_what_others_do_not_use() {
         serve.updates(A, &Update { remove: add, ..Update::default() }).unwrap();
     }
 }
+
+/// Answers to audits use up the rate of a second.
+#[test]
+fn what_went_to_peers_otherwise_uses_up_the_rate() {
+    for (audits, expected) in [(0, 10), (4, 6), (20, 0)] {
+        let mut serve = Serve::new(1);
+        serve.uploads.limit = Limit::new(Some(10 * CHUNK));
+        serve.wants(A, 0..100, 100);
+        // The level of the bucket does not count, so that the debt alone is left.
+        assert!(serve.uploads.limit.opens_at(serve.now).is_none());
+        serve.uploads.limit.take(CHUNK);
+        serve.uploads.limit.take(audits * CHUNK);
+        let mut sent = 0;
+        for _ in 0..100 {
+            serve.now += Duration::from_millis(10);
+            sent += serve.all().len();
+        }
+        assert_eq!(sent, expected, "{audits}");
+    }
+}
