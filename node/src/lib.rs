@@ -15,6 +15,7 @@ mod progress;
 pub mod rpc;
 
 pub mod metrics;
+mod nodes;
 mod sync_status;
 
 mod driver;

@@ -9,6 +9,7 @@ mod genesis;
 mod init;
 mod invite;
 mod join;
+mod nodes;
 mod query;
 mod run;
 mod stop;
@@ -71,6 +72,9 @@ enum Command {
     Status(query::Query),
     /// Show the peers of a running node
     Peers(query::Query),
+    /// Show all nodes that the node of a home knows: address, last seen, how the last dial ended,
+    /// height, eras
+    Nodes(nodes::Nodes),
     /// Show how much history a running node has fetched, from which peers and how fast, or why
     /// nothing arrives
     Sync(sync::Sync),
@@ -160,6 +164,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Testnet(testnet) => testnet.execute(cli.log),
         Command::Status(query) => query.status(),
         Command::Peers(query) => query.peers(),
+        Command::Nodes(nodes) => nodes.execute(),
         Command::Sync(sync) => sync.execute(),
         Command::Genesis(genesis) => genesis.execute(),
         Command::Db(db) => db.execute(),
@@ -323,6 +328,8 @@ mod tests {
             ("testnet stop --nodes 4", false),
             ("status --rpc http://127.0.0.1:7701 --json", true),
             ("peers", true),
+            ("nodes --home /h --json", true),
+            ("nodes --rpc http://127.0.0.1:7701", false),
             ("sync", true),
             ("sync --watch --json --rpc http://127.0.0.1:7701", true),
             ("sync --watch 5", false),

@@ -32,6 +32,7 @@ mod meters;
 mod muxer;
 mod peers;
 mod requests;
+mod seeds;
 mod share;
 mod socket;
 mod store;
@@ -47,6 +48,7 @@ mod crowd_tests;
 mod tests;
 
 use std::io;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
@@ -98,8 +100,11 @@ pub struct NetworkConfig {
     pub external: Vec<Multiaddr>,
     /// Addresses of named peers, to which the node stays connected. An address may end with `/p2p/`
     /// and the peer's identity. Of the limits on connections only `per_peer` and `memory_bytes`
-    /// apply to named peers, in either direction.
+    /// apply to named peers, in either direction. `/dnsaddr/NAME` is no peer but a name with
+    /// addresses of peers, which are dialed while no peer is connected.
     pub bootstrap: Vec<Multiaddr>,
+    /// The name server that is asked for `/dnsaddr/NAME`; `None` for those of the system.
+    pub name_server: Option<SocketAddr>,
     /// The file in which peers are remembered from one run to the next. `None` remembers nothing.
     pub store: Option<PathBuf>,
     /// Whether to look for peers on the local network.
@@ -130,6 +135,7 @@ impl Default for NetworkConfig {
             listen: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            name_server: None,
             store: None,
             mdns: false,
             private: false,

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::join::{ARCHIVE, DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
+use super::operator::Operator;
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::driver::archive::{self, Sharing};
@@ -50,12 +51,13 @@ const FROM_ARCHIVE: usize = 16;
 ///
 /// # Errors
 /// Staged segments cannot be opened, or a thread cannot be started.
-pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
+pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Running> {
     let Opened { home, config, chain, store, network, inbox, clock, mut registry, .. } = opened;
     let (rpc_address, tip) = (opened.listener.address(), opened.tip.clone());
     let role = role(opened.validator.as_ref(), &chain, tip.state.tip().height);
     let (sharing, keep) = (opened.sharing, opened.sharing.keep);
     let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network, keep);
+    operator.on_view(view.clone());
     let (stop, stopping) = watch::channel(false);
 
     let mut tasks = watch_node(&home, &view, ends.disk, &stopping);

@@ -12,6 +12,7 @@ use crate::clock::wall_ms;
 use crate::network::bootstrap;
 use crate::network::dials::{reason, without_peer};
 use crate::network::gate::Choice;
+use crate::network::seeds::Found;
 use crate::network::transport::is_refusal;
 
 /// How often a peer of the store is dialed while outbound places are free.
@@ -65,14 +66,31 @@ impl Task {
         }
     }
 
-    /// Dials an address of the store. The rules for learned addresses apply to it.
+    /// Dials an address of the store.
     fn dial_stored(&mut self, peer: PeerId, address: &Multiaddr) {
-        let dial =
-            DialOpts::peer_id(peer).addresses(vec![address.clone()]).allocate_new_port().build();
-        let connection = dial.connection_id();
+        let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]);
+        self.dial_learned(dial.allocate_new_port().build());
+    }
+
+    /// Dials an address to which the rules for learned addresses apply.
+    fn dial_learned(&mut self, dial: DialOpts) {
+        let (connection, peer) = (dial.connection_id(), dial.get_peer_id());
         self.swarm.behaviour_mut().gate.choose(connection, Choice::Chosen);
         if let Err(error) = self.swarm.dial(dial) {
-            self.on_dial_error(connection, Some(peer), &error);
+            self.on_dial_error(connection, peer, &error);
+        }
+    }
+
+    /// A seed has answered: its addresses are dialed as those that a peer gave.
+    pub(super) fn on_seed(&mut self, (name, found): Found) {
+        match found {
+            Err(error) => tracing::warn!(%name, %error, "a seed is of no use; it is asked again"),
+            Ok(addresses) => {
+                tracing::info!(%name, addresses = addresses.len(), "a seed names nodes");
+                for address in addresses {
+                    self.dial_learned(bootstrap::dial(&address));
+                }
+            }
         }
     }
 
@@ -114,6 +132,8 @@ impl Task {
             self.prune_routes();
         }
         self.refresh(now);
+        let is_alone = self.swarm.connected_peers().next().is_none();
+        self.seeds.ask(is_alone, now);
     }
 
     pub(super) fn on_dial_error(

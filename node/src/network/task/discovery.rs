@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::kad::{self, KadPeer};
 use libp2p::metrics::Recorder;
+use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId};
 
 use super::Task;
@@ -13,16 +14,13 @@ use crate::network::address::is_dialable;
 use crate::network::callbacks::Answer;
 use crate::network::dials::without_peer;
 use crate::network::discovery::Event;
+use crate::network::gate::Choice;
 use crate::network::known::KnownAddress;
 
 /// When peers are asked for others, counted from the first entry of the routing table. At first a
 /// new network changes from second to second: a peer that was asked too early knew nobody either.
-pub(super) const REFRESHES: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-    Duration::from_secs(15),
-];
+pub(super) const REFRESHES: [Duration; 4] =
+    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
 impl Task {
     pub(super) fn on_discovery(&mut self, event: Event) {
@@ -54,6 +52,17 @@ impl Task {
                 let addresses: Vec<Multiaddr> = multiaddrs.iter().map(without_peer).collect();
                 self.store.addresses.heard(peer, &addresses, now_ms);
             }
+        }
+    }
+
+    /// A peer was found on the local network by multicast. Anybody there may claim anything, so it
+    /// is dialed no more often than a peer that others name.
+    pub(super) fn on_neighbour(&mut self, peer: PeerId, address: &Multiaddr) {
+        if !self.swarm.is_connected(&peer)
+            && self.guards.dials.allow_local(address, Instant::now()).is_ok()
+        {
+            let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]);
+            self.dial(address, dial.allocate_new_port().build(), Choice::Chosen);
         }
     }
 

@@ -17,7 +17,6 @@ use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
 use libp2p::metrics::{Metrics, Recorder};
 use libp2p::swarm::SwarmEvent;
-use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
@@ -34,7 +33,6 @@ use super::bootstrap::Bootstrap;
 use super::callbacks::Callbacks;
 use super::eviction::Service;
 use super::exchange::RequestError;
-use super::gate::Choice;
 use super::group::Grouping;
 use super::handle::{Command, Commands, Network, Readers};
 use super::inbox::{Events, Gossip, Inbox, PeerEvent};
@@ -42,6 +40,7 @@ use super::links::Links;
 use super::meters::{Meters, Throttle};
 use super::peers::Peers;
 use super::requests::Requests;
+use super::seeds::Seeds;
 use super::store::PeerStore;
 use super::traffic::{Traffic, gossip_queue};
 use super::wire::{Names, Topic};
@@ -69,6 +68,7 @@ pub(crate) struct Task {
     traffic: Traffic,
     bootstrap: Bootstrap,
     callbacks: Callbacks,
+    seeds: Seeds,
     store: PeerStore,
     saver: Saver,
     upkeep: Upkeep,
@@ -157,6 +157,7 @@ impl Task {
             links,
             bootstrap: Bootstrap::new(&config.bootstrap, &store.identities, local, now),
             callbacks,
+            seeds: Seeds::new(&config, !store.addresses.all().is_empty(), now),
             store,
             saver: Saver::new(now),
             upkeep,
@@ -188,6 +189,7 @@ impl Task {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
                 delivered = self.events.deliver() => if delivered.is_err() { break },
                 () = self.faults.changed() => self.on_faults(Instant::now()),
+                found = self.seeds.found() => self.on_seed(found),
                 called = self.callbacks.ended() => self.on_called(called),
                 Some(ended) = self.links.ended() => self.links.on_ended(ended, Instant::now()),
                 _ = tick.tick() => self.on_tick(Instant::now()),
@@ -285,6 +287,10 @@ impl Task {
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "listening for peers");
+                // Peers call back, and pass the address on only if they reach this node there.
+                if !self.private && is_dialable(&address, false) {
+                    self.swarm.add_external_address(address);
+                }
                 self.publish_addresses();
             }
             SwarmEvent::ExpiredListenAddr { .. } | SwarmEvent::ExternalAddrConfirmed { .. } => {
@@ -319,14 +325,7 @@ impl Task {
             }
             BehaviourEvent::Discovery(event) => self.on_discovery(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
-                for (peer, address) in found {
-                    if !self.swarm.is_connected(&peer) && is_dialable(&address, true) {
-                        let dial = DialOpts::peer_id(peer)
-                            .addresses(vec![address.clone()])
-                            .allocate_new_port();
-                        self.dial(&address, dial.build(), Choice::Chosen);
-                    }
-                }
+                found.into_iter().for_each(|(peer, address)| self.on_neighbour(peer, &address));
             }
             BehaviourEvent::Mdns(mdns::Event::Expired(_)) => {}
             BehaviourEvent::Gate(close) => self.on_close(close),
