@@ -15,6 +15,7 @@ use libp2p::{PeerId, Swarm, dns, identify, kad, mdns, memory_connection_limits, 
 use prometheus_client::registry::Registry;
 
 use super::dials::Dials;
+use super::discovery::Discovery;
 use super::exchange::{self, Exchange};
 use super::faults::Faults;
 use super::gate::Gate;
@@ -53,7 +54,7 @@ pub(crate) struct Behaviour {
     pub(crate) memory: Toggle<memory_connection_limits::Behaviour>,
     pub(crate) ping: ping::Behaviour,
     pub(crate) identify: identify::Behaviour,
-    pub(crate) kad: kad::Behaviour<MemoryStore>,
+    pub(crate) discovery: Discovery,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) gossip: Gossipsub,
     pub(crate) exchange: Exchange,
@@ -169,7 +170,7 @@ fn behaviour(
         .into(),
         ping: ping::Behaviour::new(ping::Config::new().with_timeout(Duration::from_secs(30))),
         identify: identify(config, names),
-        kad: kad(config, names, local),
+        discovery: Discovery::new(kad(config, names, local)),
         mdns: mdns(config, local).into(),
         gossip: gossip::behaviour(names, mesh, config.private, queue_time)
             .map_err(NetworkError::Gossip)?,

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::bans::{BanInfo, Charge};
 use super::eviction::Service;
 use super::faults::{FaultError, FaultPlan, Faults};
 use super::inbox::{GossipTicket, ResponseTicket, Verdict};
+use super::known::KnownAddress;
 use super::links::Outlets;
 use super::meters::Meters;
 use super::peers::PeerInfo;
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     Ban(PeerId, Charge),
     Served(PeerId, Service),
     Dial(Multiaddr),
+    Known(oneshot::Sender<Vec<KnownAddress>>),
     Stop,
 }
 
@@ -256,6 +258,14 @@ impl Network {
     /// The connected peers of our chain, ordered by identity, kept up to date.
     pub fn peers(&self) -> watch::Receiver<Arc<Vec<PeerInfo>>> {
         self.peers.clone()
+    }
+
+    /// The addresses of peers that this node knows, and how dialing them went. Empty if the network
+    /// is stopping.
+    pub async fn known(&self) -> Vec<KnownAddress> {
+        let (sender, answer) = oneshot::channel();
+        self.command(Command::Known(sender));
+        answer.await.unwrap_or_default()
     }
 
     /// The addresses that we listen on and those that the operator configured as external, each

@@ -132,12 +132,21 @@ struct Open {
     /// `None` if limits by address do not apply.
     host: Option<IpAddr>,
     is_inbound: bool,
-    /// When a probe ends. `None` for any other connection.
-    until: Option<Instant>,
+    /// `None` for a connection that has a place.
+    probe: Option<Probe>,
     since: Instant,
     ping_min: Option<Duration>,
     served: [Option<Instant>; Service::ALL.len()],
     is_closing: bool,
+}
+
+/// What is special about a probe.
+#[derive(Clone, Copy)]
+struct Probe {
+    /// When it ends.
+    until: Instant,
+    /// The task only wanted to know who answers. No query waits for the connection.
+    is_look: bool,
 }
 
 impl Gate {
@@ -203,17 +212,25 @@ impl Gate {
         }
     }
 
+    /// The peer has said who it is, so the task has seen what it wanted to see.
+    pub(crate) fn on_identified(&mut self, peer: &PeerId, now: Instant) {
+        let probes = self.open.values_mut().filter(|open| open.peer == *peer);
+        for probe in probes.filter_map(|open| open.probe.as_mut()).filter(|it| it.is_look) {
+            probe.until = now;
+        }
+    }
+
     /// Gives probes the places that have become free, and closes those whose time is over.
     pub(crate) fn on_tick(&mut self, now: Instant) {
-        let probes = self.open.iter().filter(|(_, open)| open.until.is_some() && !open.is_closing);
+        let probes = self.open.iter().filter(|(_, open)| open.probe.is_some() && !open.is_closing);
         let mut probes: Vec<(Instant, ConnectionId)> =
             probes.map(|(id, open)| (open.since, *id)).collect();
         probes.sort();
         for (_, id) in probes {
             let Some(open) = self.open.get(&id) else { continue };
             if self.named.contains(&open.peer) || self.has_outbound_place(open.group) {
-                self.open.entry(id).and_modify(|open| open.until = None);
-            } else if open.until.is_some_and(|until| until <= now) {
+                self.open.entry(id).and_modify(|open| open.probe = None);
+            } else if open.probe.is_some_and(|probe| probe.until <= now) {
                 self.close(id, Reason::Probed);
             }
         }
@@ -245,7 +262,7 @@ impl Gate {
 
     fn takes_outbound(&self, open: &Open) -> bool {
         !open.is_inbound
-            && open.until.is_none()
+            && open.probe.is_none()
             && !open.is_closing
             && !self.named.contains(&open.peer)
     }
@@ -350,17 +367,17 @@ impl Gate {
         }
         let group = self.grouping.of(remote);
         let probes =
-            self.open.values().filter(|open| open.until.is_some() && !open.is_closing).count();
-        let until =
+            self.open.values().filter(|open| open.probe.is_some() && !open.is_closing).count();
+        let probe =
             if self.named.contains(&peer) || self.replaces(&peer) || self.has_outbound_place(group)
             {
                 None
             } else if probes < PROBES_MAX && self.closing() < CLOSING_MAX {
-                Some(now + PROBE_TIME)
+                Some(Probe { until: now + PROBE_TIME, is_look: choice == Some(Choice::Chosen) })
             } else {
                 return Err(Refusal::Full);
             };
-        self.enter(id, peer, (group, self.grouping.host(remote)), false, until, now);
+        self.enter(id, peer, (group, self.grouping.host(remote)), false, probe, now);
         Ok(())
     }
 
@@ -380,7 +397,7 @@ impl Gate {
         peer: PeerId,
         (group, host): (Group, Option<IpAddr>),
         is_inbound: bool,
-        until: Option<Instant>,
+        probe: Option<Probe>,
         since: Instant,
     ) {
         while self.replaces(&peer)
@@ -394,7 +411,7 @@ impl Gate {
             group,
             host,
             is_inbound,
-            until,
+            probe,
             since,
             ping_min: None,
             served,

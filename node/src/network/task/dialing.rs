@@ -1,5 +1,6 @@
 //! The task's part about dials: which peers to dial, and the results.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use libp2p::swarm::dial_opts::DialOpts;
@@ -16,21 +17,37 @@ use crate::network::transport::is_refusal;
 /// How often a peer of the store is dialed while outbound places are free.
 const FILL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often any peer of the store is dialed, even without a free outbound place, to check that it
-/// is still there. A peer that is gone is forgotten.
+/// How often a peer of the store is looked at: dialed even without a free outbound place, for as
+/// long as it takes to hear who it is. So the store has addresses that work when they are needed,
+/// and a peer that is gone is forgotten.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// When to dial peers of the store.
+/// How often the routing table is cleared of peers that were not reached lately.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// When to dial peers of the store, and when to ask for more.
 pub(super) struct Upkeep {
     /// Peers of the store to dial first, once.
     pub(super) anchors: Vec<(PeerId, Multiaddr)>,
     fill: Instant,
     look: Instant,
+    /// Whether the next look is at an address that has worked before.
+    looks_at_proved: bool,
+    prune: Instant,
+    /// When to ask peers for others.
+    pub(super) refreshes: VecDeque<Instant>,
 }
 
 impl Upkeep {
     pub(super) fn new(anchors: Vec<(PeerId, Multiaddr)>, now: Instant) -> Self {
-        Self { anchors, fill: now + FILL_INTERVAL, look: now + LOOK_INTERVAL }
+        Self {
+            anchors,
+            fill: now,
+            look: now + LOOK_INTERVAL,
+            looks_at_proved: false,
+            prune: now + PRUNE_INTERVAL,
+            refreshes: VecDeque::new(),
+        }
     }
 }
 
@@ -76,18 +93,27 @@ impl Task {
             !swarm.is_connected(peer) && peer != swarm.local_peer_id() && !faults.is_cut(peer)
         };
         let mut picked = None;
-        if now >= self.upkeep.fill {
+        // A node without any peer does not wait.
+        if now >= self.upkeep.fill || swarm.connected_peers().next().is_none() {
             self.upkeep.fill = now + FILL_INTERVAL;
             let may = |peer: &PeerId, group| is_new(peer) && gate.has_outbound_place(group);
             picked = self.store.addresses.pick(wall_ms(), random(), may);
         }
         if picked.is_none() && now >= self.upkeep.look {
             self.upkeep.look = now + LOOK_INTERVAL;
-            picked = self.store.addresses.pick(wall_ms(), random(), |peer, _| is_new(peer));
+            let (is_proved, now_ms) = (self.upkeep.looks_at_proved, wall_ms());
+            let stalest = |is_proved| self.store.addresses.stalest(is_proved, now_ms, is_new);
+            picked = stalest(is_proved).or_else(|| stalest(!is_proved));
+            self.upkeep.looks_at_proved = !is_proved;
         }
         if let Some((peer, address)) = picked.map(|known| (known.peer, known.address.clone())) {
             self.dial_stored(peer, &address);
         }
+        if now >= self.upkeep.prune {
+            self.upkeep.prune = now + PRUNE_INTERVAL;
+            self.prune_routes();
+        }
+        self.refresh(now);
     }
 
     pub(super) fn on_dial_error(
@@ -111,11 +137,13 @@ impl Task {
         if let Some(peer) = peer
             && let Some(failed) = failed_addresses(error)
             && !self.swarm.is_connected(&peer)
-            && self.store.addresses.on_failure(&peer, &failed, wall_ms())
         {
-            // From now on other nodes do not learn of the peer from us, and no query asks it.
-            tracing::debug!(%peer, "forgot a peer that cannot be reached");
-            self.swarm.behaviour_mut().kad.remove_peer(&peer);
+            if self.store.addresses.on_failure(&peer, &failed, wall_ms()) {
+                tracing::debug!(%peer, "forgot a peer that cannot be reached");
+            }
+            // Until it is reached again, other nodes do not learn of the peer from us, and no query
+            // asks it.
+            self.unroute(&peer);
         }
     }
 

@@ -2,6 +2,7 @@
 //! one.
 
 mod dialing;
+mod discovery;
 mod exchange;
 mod faults;
 mod gossip;
@@ -30,6 +31,7 @@ use super::address::{check_free, is_dialable};
 use super::bans::BanInfo;
 use super::behaviour::{self, Behaviour, BehaviourEvent, Guards};
 use super::bootstrap::Bootstrap;
+use super::callbacks::Callbacks;
 use super::eviction::Service;
 use super::exchange::RequestError;
 use super::gate::Choice;
@@ -66,6 +68,7 @@ pub(crate) struct Task {
     links: Links,
     traffic: Traffic,
     bootstrap: Bootstrap,
+    callbacks: Callbacks,
     store: PeerStore,
     saver: Saver,
     upkeep: Upkeep,
@@ -108,6 +111,7 @@ impl Task {
         let names = Names::new(&config.chain);
         let guards = Guards::new(&config);
         let mut swarm = behaviour::swarm(&config, &names, registry, &guards)?;
+        let callbacks = Callbacks::new(&config, &guards)?;
         listen(&mut swarm, &config)?;
 
         let local = *swarm.local_peer_id();
@@ -152,6 +156,7 @@ impl Task {
             accounts,
             links,
             bootstrap: Bootstrap::new(&config.bootstrap, &store.identities, local, now),
+            callbacks,
             store,
             saver: Saver::new(now),
             upkeep,
@@ -183,6 +188,7 @@ impl Task {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
                 delivered = self.events.deliver() => if delivered.is_err() { break },
                 () = self.faults.changed() => self.on_faults(Instant::now()),
+                called = self.callbacks.ended() => self.on_called(called),
                 Some(ended) = self.links.ended() => self.links.on_ended(ended, Instant::now()),
                 _ = tick.tick() => self.on_tick(Instant::now()),
             }
@@ -202,6 +208,8 @@ impl Task {
             Command::Ban(peer, charge) => self.ban(peer, &charge),
             Command::Served(peer, service) => self.on_service(&peer, service),
             Command::Dial(address) => self.dial_once(&address),
+            // An error means that nobody waits any more.
+            Command::Known(answer) => drop(answer.send(self.known_addresses())),
             Command::Stop => {}
         }
     }
@@ -309,7 +317,7 @@ impl Task {
                 self.metrics.record(&event);
                 self.on_ping(&event);
             }
-            BehaviourEvent::Kad(event) => self.metrics.record(&event),
+            BehaviourEvent::Discovery(event) => self.on_discovery(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, address) in found {
                     if !self.swarm.is_connected(&peer) && is_dialable(&address, true) {

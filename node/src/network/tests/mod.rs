@@ -1,6 +1,7 @@
 //! Tests of whole networks on loopback.
 #![allow(clippy::unwrap_used)]
 
+mod discovery;
 mod faults;
 mod gossip;
 mod peers;
