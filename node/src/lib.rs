@@ -48,6 +48,7 @@ pub mod client;
 mod clock;
 mod control;
 mod files;
+mod index;
 mod memory;
 mod output;
 mod parent;

@@ -7,7 +7,6 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::upgrade::Version;
-use libp2p::kad::store::MemoryStore;
 use libp2p::metrics::BandwidthTransport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
@@ -23,6 +22,7 @@ use super::gossip::{self, Gossipsub, Mesh};
 use super::handshakes::{HANDSHAKE_TIME, Handshakes};
 use super::links;
 use super::muxer::{Written, Yamux};
+use super::providers::Providers;
 use super::socket::Sockets;
 use super::transport::Guarded;
 use super::wire::Names;
@@ -191,13 +191,18 @@ pub(crate) fn identify(config: &NetworkConfig, names: &Names) -> identify::Behav
     identify::Behaviour::new(identify)
 }
 
-/// Kademlia, to find peers and nothing else: records of others are not stored.
-fn kad(config: &NetworkConfig, names: &Names, local: PeerId) -> kad::Behaviour<MemoryStore> {
+/// Kademlia, to find peers and who has what. The task decides which records are stored, and renews
+/// those of this node.
+fn kad(config: &NetworkConfig, names: &Names, local: PeerId) -> kad::Behaviour<Providers> {
     let mut kad = kad::Config::new(names.kad.clone());
     kad.set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
         .set_periodic_bootstrap_interval(Some(DISCOVERY_INTERVAL));
-    let mut kad = kad::Behaviour::with_config(local, MemoryStore::new(local), kad);
+    let seed = getrandom::u64().unwrap_or(0);
+    let mut kad = kad::Behaviour::with_config(local, Providers::new(local, seed), kad);
     if config.private {
         // Without this, Kademlia would serve others only if this node has an external address. On a
         // private network a node has one only if the operator configures it.

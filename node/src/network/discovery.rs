@@ -9,13 +9,14 @@ use std::task::{Context, Poll};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::kad::store::MemoryStore;
-use libp2p::kad::{self, K_VALUE, KadPeer};
+use libp2p::kad::{self, K_VALUE, KadPeer, QueryId};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
     THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
+
+use super::providers::Providers;
 
 /// Most peers taken from one list of an answer: as many as an honest answer has.
 const ANSWER_PEERS_MAX: usize = K_VALUE.get();
@@ -24,8 +25,11 @@ const ANSWER_PEERS_MAX: usize = K_VALUE.get();
 /// ones are not read.
 const ANSWERS_MAX: usize = 64;
 
-type Kademlia = kad::Behaviour<MemoryStore>;
+type Kademlia = kad::Behaviour<Providers>;
 type HandlerEvent = THandlerOutEvent<Kademlia>;
+
+/// A peer and its addresses, as an answer names them.
+pub(crate) type Named = (PeerId, Vec<Multiaddr>);
 
 /// What discovery tells the network's task.
 #[derive(Debug)]
@@ -33,25 +37,32 @@ pub(crate) enum Event {
     /// Kademlia's own event.
     Kademlia(kad::Event),
     /// An answer named these peers.
-    Heard(Vec<KadPeer>),
+    Heard(Vec<Named>),
+    /// An answer named these providers. They are among those heard.
+    Providers(QueryId, Vec<Named>),
 }
 
 /// Kademlia with its answers.
 pub(crate) struct Discovery {
     pub(crate) kad: Kademlia,
-    heard: VecDeque<Vec<KadPeer>>,
+    answers: VecDeque<Event>,
 }
 
 impl Discovery {
     pub(crate) fn new(kad: Kademlia) -> Self {
-        Self { kad, heard: VecDeque::new() }
+        Self { kad, answers: VecDeque::new() }
     }
 
-    fn hear<'a>(&mut self, peers: impl Iterator<Item = &'a KadPeer>) {
-        if self.heard.len() < ANSWERS_MAX {
-            self.heard.push_back(peers.cloned().collect());
+    fn hear(&mut self, peers: &[KadPeer]) {
+        if self.answers.len() < ANSWERS_MAX {
+            self.answers.push_back(Event::Heard(named(peers)));
         }
     }
+}
+
+fn named(peers: &[KadPeer]) -> Vec<Named> {
+    let peers = peers.iter().take(ANSWER_PEERS_MAX);
+    peers.map(|peer| (peer.node_id, peer.multiaddrs.clone())).collect()
 }
 
 impl NetworkBehaviour for Discovery {
@@ -101,11 +112,14 @@ impl NetworkBehaviour for Discovery {
     ) {
         match &event {
             HandlerEvent::FindNodeRes { closer_peers, .. } => {
-                self.hear(closer_peers.iter().take(ANSWER_PEERS_MAX));
+                self.hear(closer_peers);
             }
-            HandlerEvent::GetProvidersRes { closer_peers, provider_peers, .. } => {
-                let providers = provider_peers.iter().take(ANSWER_PEERS_MAX);
-                self.hear(closer_peers.iter().take(ANSWER_PEERS_MAX).chain(providers));
+            HandlerEvent::GetProvidersRes { closer_peers, provider_peers, query_id } => {
+                self.hear(closer_peers);
+                self.hear(provider_peers);
+                if self.answers.len() < ANSWERS_MAX {
+                    self.answers.push_back(Event::Providers(*query_id, named(provider_peers)));
+                }
             }
             _ => {}
         }
@@ -116,8 +130,8 @@ impl NetworkBehaviour for Discovery {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        if let Some(peers) = self.heard.pop_front() {
-            return Poll::Ready(ToSwarm::GenerateEvent(Event::Heard(peers)));
+        if let Some(answer) = self.answers.pop_front() {
+            return Poll::Ready(ToSwarm::GenerateEvent(answer));
         }
         self.kad.poll(cx).map(|event| event.map_out(Event::Kademlia))
     }

@@ -32,6 +32,27 @@ const fn outbox_queue(topic: Topic) -> usize {
     }
 }
 
+/// Most providers that wait for the reader of a look-up. Beyond it they are dropped: an honest index
+/// names 20.
+const PROVIDERS: usize = 256;
+
+/// What a look-up in the index tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderEvent {
+    /// A peer that says that it has the object. Each is told once, and nothing proves it.
+    Found {
+        /// The peer.
+        peer: PeerId,
+        /// Up to four addresses at which it may be reached.
+        addresses: Vec<Multiaddr>,
+    },
+    /// Nobody else is asked.
+    Ended {
+        /// How many peers were asked.
+        requests: u32,
+    },
+}
+
 /// A command for the task.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -41,6 +62,9 @@ pub(crate) enum Command {
     Ban(PeerId, Charge),
     Served(PeerId, Service),
     Dial(Multiaddr),
+    Provide([u8; 32]),
+    Withdraw([u8; 32]),
+    LookUp([u8; 32], mpsc::Sender<ProviderEvent>),
     Known(oneshot::Sender<Vec<KnownAddress>>),
     Stop,
 }
@@ -258,6 +282,26 @@ impl Network {
     /// The connected peers of our chain, ordered by identity, kept up to date.
     pub fn peers(&self) -> watch::Receiver<Arc<Vec<PeerInfo>>> {
         self.peers.clone()
+    }
+
+    /// This node has the object of this key: others that look it up hear of this node, until
+    /// [`withdraw`](Self::withdraw).
+    pub fn provide(&self, key: [u8; 32]) {
+        self.command(Command::Provide(key));
+    }
+
+    /// This node does not have the object of this key any more. Others forget it within an hour.
+    pub fn withdraw(&self, key: [u8; 32]) {
+        self.command(Command::Withdraw(key));
+    }
+
+    /// Looks up in the index who has the object of a key. The channel closes after
+    /// [`ProviderEvent::Ended`], or at once if too many look-ups are under way. Dropping it gives up
+    /// nothing but the results.
+    pub fn find_providers(&self, key: [u8; 32]) -> mpsc::Receiver<ProviderEvent> {
+        let (sender, found) = mpsc::channel(PROVIDERS);
+        self.command(Command::LookUp(key, sender));
+        found
     }
 
     /// The addresses of peers that this node knows, and how dialing them went. Empty if the network

@@ -121,6 +121,8 @@ pub(crate) struct Gate {
     /// Other dials under way.
     learned: HashSet<ConnectionId>,
     dialed: HashMap<PeerId, Instant>,
+    /// Whether somebody waits for a look-up.
+    is_searching: bool,
     closes: VecDeque<Close>,
     /// Set on a local network, where peers can be cut off.
     faults: Option<Faults>,
@@ -163,6 +165,7 @@ impl Gate {
             chosen: HashMap::new(),
             learned: HashSet::new(),
             dialed: HashMap::new(),
+            is_searching: false,
             closes: VecDeque::new(),
             faults,
         }
@@ -196,6 +199,12 @@ impl Gate {
     pub(crate) fn on_dial_over(&mut self, dial: ConnectionId) {
         self.chosen.remove(&dial);
         self.learned.remove(&dial);
+    }
+
+    /// Whether somebody waits for a look-up. Then peers may be dialed as often as if places were
+    /// free, since those nearest to a key are seldom connected.
+    pub(crate) fn set_searching(&mut self, is_searching: bool) {
+        self.is_searching = is_searching;
     }
 
     /// A ping came back.
@@ -464,7 +473,7 @@ impl Gate {
         }
         if let Some(peer) = peer {
             self.dialed.retain(|_, at| now.duration_since(*at) < PROBE_INTERVAL);
-            let is_full = self.outbound() >= self.limits.outbound as usize;
+            let is_full = self.outbound() >= self.limits.outbound as usize && !self.is_searching;
             let interval = if is_full { PROBE_INTERVAL } else { DIAL_INTERVAL };
             match self.dialed.get(peer) {
                 Some(at) if now.duration_since(*at) < interval => return Err(Refusal::Recent),

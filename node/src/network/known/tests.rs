@@ -6,9 +6,7 @@ use super::*;
 const MINUTE: u64 = 60_000;
 
 fn at(a: u16, b: u16) -> Multiaddr {
-    format!("/ip4/{}.{}.{}.{}/tcp/7700", 1 + a / 256, a % 256, b / 256, b % 256)
-        .parse()
-        .unwrap()
+    format!("/ip4/{}.{}.{}.{}/tcp/7700", 1 + a / 256, a % 256, b / 256, b % 256).parse().unwrap()
 }
 
 fn addresses() -> Addresses {
@@ -111,10 +109,7 @@ fn a_peers_next_claim_replaces_its_last_one() {
             of_liar.iter().filter(|known| claim.contains(&known.address)).count(),
             PER_PEER_MAX - 1
         );
-        assert!(
-            of_liar.iter().any(|known| known.is_proved),
-            "a claim replaces no proved address"
-        );
+        assert!(of_liar.iter().any(|known| known.is_proved), "a claim replaces no proved address");
     }
     assert_eq!(addresses.all().len(), PER_PEER_MAX + 2);
     assert_counted(&addresses);
@@ -145,10 +140,7 @@ fn claims_push_out_no_address_that_works() {
         honest.iter().filter(|peer| addresses.all().iter().any(|known| known.peer == **peer));
     assert_eq!(kept.count(), honest.len());
     addresses.on_success(PeerId::random(), &at(6_000, 0), 11);
-    assert_eq!(
-        addresses.all().iter().filter(|known| known.is_proved).count(),
-        honest.len() + 1
-    );
+    assert_eq!(addresses.all().iter().filter(|known| known.is_proved).count(), honest.len() + 1);
     assert_eq!(addresses.all().len(), ADDRESSES_MAX);
     assert_counted(&addresses);
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use libp2p::kad::{self, KadPeer};
+use libp2p::kad::{self, InboundRequest};
 use libp2p::metrics::Recorder;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId};
@@ -13,7 +13,7 @@ use crate::clock::wall_ms;
 use crate::network::address::is_dialable;
 use crate::network::callbacks::Answer;
 use crate::network::dials::without_peer;
-use crate::network::discovery::Event;
+use crate::network::discovery::{Event, Named};
 use crate::network::gate::Choice;
 use crate::network::known::KnownAddress;
 
@@ -30,26 +30,37 @@ impl Task {
                 self.on_kademlia(event);
             }
             Event::Heard(peers) => self.on_heard(peers),
+            Event::Providers(query, providers) => self.on_providers(query, providers),
         }
     }
 
     fn on_kademlia(&mut self, event: kad::Event) {
-        // Kademlia adds the address of each dial to the entry of a peer. A named peer may have been
-        // dialed by a name, or at an address of our own network, which is nobody else's business.
-        if let kad::Event::RoutingUpdated { peer, addresses, .. } = event {
-            let unfit = addresses.iter().filter(|address| !is_dialable(address, self.private));
-            for address in unfit.cloned().collect::<Vec<_>>() {
-                self.swarm.behaviour_mut().discovery.kad.remove_address(&peer, &address);
+        match event {
+            // Kademlia adds the address of each dial to the entry of a peer. A named peer may have
+            // been dialed by a name, or at an address of our own network, which is nobody else's
+            // business.
+            kad::Event::RoutingUpdated { peer, addresses, .. } => {
+                let unfit = addresses.iter().filter(|address| !is_dialable(address, self.private));
+                for address in unfit.cloned().collect::<Vec<_>>() {
+                    self.swarm.behaviour_mut().discovery.kad.remove_address(&peer, &address);
+                }
             }
+            kad::Event::InboundRequest {
+                request: InboundRequest::AddProvider { record: Some(record) },
+            } => self.on_record(&record),
+            kad::Event::OutboundQueryProgressed { id, stats, step, .. } if step.last => {
+                self.on_query_end(id, &stats);
+            }
+            _ => {}
         }
     }
 
     /// A peer answered that it knows these others.
-    fn on_heard(&mut self, peers: Vec<KadPeer>) {
+    fn on_heard(&mut self, peers: Vec<Named>) {
         let (local, now_ms) = (*self.swarm.local_peer_id(), wall_ms());
-        for KadPeer { node_id: peer, multiaddrs, .. } in peers {
+        for (peer, addresses) in peers {
             if peer != local && self.store.bans.until(&peer, now_ms).is_none() {
-                let addresses: Vec<Multiaddr> = multiaddrs.iter().map(without_peer).collect();
+                let addresses: Vec<Multiaddr> = addresses.iter().map(without_peer).collect();
                 self.store.addresses.heard(peer, &addresses, now_ms);
             }
         }
@@ -71,7 +82,7 @@ impl Task {
     pub(super) fn call_back(&mut self, peer: PeerId) {
         if !self.faults.is_cut(&peer) {
             for address in self.store.addresses.unreached(&peer, wall_ms()) {
-                self.callbacks.add(peer, address);
+                self.callbacks.add(peer, address, Instant::now());
             }
         }
     }
@@ -83,6 +94,8 @@ impl Task {
             Answer::Reached if self.peers.is_admitted(&peer) => self.on_reached(peer, &address),
             Answer::Failed => {
                 tracing::debug!(%peer, %address, "a peer does not answer where it claims to be");
+                let kad = &mut self.swarm.behaviour_mut().discovery.kad;
+                kad.remove_address(&peer, &address);
                 self.store.addresses.on_failure(&peer, &[address], wall_ms());
             }
             _ => {}

@@ -5,6 +5,7 @@ mod dialing;
 mod discovery;
 mod exchange;
 mod faults;
+mod finding;
 mod gossip;
 mod links;
 mod peers;
@@ -25,6 +26,7 @@ use self::dialing::Upkeep;
 #[cfg(test)]
 pub(super) use self::exchange::REFUSAL_DELAY;
 use self::faults::FaultWatch;
+use self::finding::Finding;
 use self::saving::Saver;
 use super::address::{check_free, is_dialable};
 use super::bans::BanInfo;
@@ -69,6 +71,7 @@ pub(crate) struct Task {
     bootstrap: Bootstrap,
     callbacks: Callbacks,
     seeds: Seeds,
+    finding: Finding,
     store: PeerStore,
     saver: Saver,
     upkeep: Upkeep,
@@ -157,6 +160,7 @@ impl Task {
             links,
             bootstrap: Bootstrap::new(&config.bootstrap, &store.identities, local, now),
             callbacks,
+            finding: Finding::default(),
             seeds: Seeds::new(&config, !store.addresses.all().is_empty(), now),
             store,
             saver: Saver::new(now),
@@ -210,6 +214,9 @@ impl Task {
             Command::Ban(peer, charge) => self.ban(peer, &charge),
             Command::Served(peer, service) => self.on_service(&peer, service),
             Command::Dial(address) => self.dial_once(&address),
+            Command::Provide(key) => self.index().provide(Instant::now(), key),
+            Command::Withdraw(key) => self.index().withdraw(key),
+            Command::LookUp(key, found) => self.look_up(key, found),
             // An error means that nobody waits any more.
             Command::Known(answer) => drop(answer.send(self.known_addresses())),
             Command::Stop => {}
@@ -229,6 +236,8 @@ impl Task {
             self.on_identified(peer, info);
         }
         self.open_links(now);
+        self.store_records(now);
+        self.callbacks.begin(now);
         self.check_floods(now);
         self.faults.remind(now);
         let refused = std::mem::take(

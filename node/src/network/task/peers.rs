@@ -182,12 +182,15 @@ impl Task {
         self.peers.on_closing(&peer, Some(connection), Instant::now());
     }
 
-    pub(super) fn publish_addresses(&self) {
+    pub(super) fn publish_addresses(&mut self) {
         let local = *self.swarm.local_peer_id();
         let known = self.swarm.listeners().chain(self.swarm.external_addresses());
         let mut addresses: Vec<Multiaddr> =
             known.filter_map(|address| address.clone().with_p2p(local).ok()).collect();
         addresses.dedup();
+        let own = addresses.iter().filter(|address| is_dialable(address, self.private));
+        let own = own.map(without_peer).collect();
+        self.swarm.behaviour_mut().discovery.kad.store_mut().own_addresses = own;
         self.addresses.send_replace(Arc::new(addresses));
     }
 }

@@ -74,3 +74,33 @@ async fn an_address_is_passed_on_only_if_its_peer_answers_there() {
     assert!(!names(&known, liar.id(), &nowhere), "{known:?}");
     assert!(!names(&known, liar.id(), &elsewhere), "{known:?}");
 }
+
+#[tokio::test]
+async fn who_has_an_object_is_found_by_its_key() {
+    let hub = Node::start(shy(&[])).await;
+    let holder = Node::start(shy(&[&hub])).await;
+    let seeker = Node::start(shy(&[&hub])).await;
+    let key = [7; 32];
+    holder.network.provide(key);
+    // No event tells that a record was stored, so look-ups are repeated.
+    let search = async {
+        loop {
+            let (mut found, mut others) = (None, seeker.network.find_providers([8; 32]));
+            let mut looked_up = seeker.network.find_providers(key);
+            while let Some(event) = looked_up.recv().await {
+                match event {
+                    ProviderEvent::Found { peer, addresses } => found = Some((peer, addresses)),
+                    ProviderEvent::Ended { requests } => assert!(requests <= 2, "{requests}"),
+                }
+            }
+            let nobody = others.recv().await;
+            assert!(matches!(nobody, None | Some(ProviderEvent::Ended { .. })), "{nobody:?}");
+            match found {
+                Some(found) => return found,
+                None => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    };
+    let (peer, addresses) = within("the holder", search).await;
+    assert_eq!((peer, addresses), (holder.id(), vec![without_peer(&holder.address())]));
+}
