@@ -62,6 +62,7 @@ pub(crate) enum Command {
     Ban(PeerId, Charge),
     Served(PeerId, Service),
     Dial(Multiaddr),
+    DialHolder(PeerId, Vec<Multiaddr>),
     Provide([u8; 32]),
     Withdraw([u8; 32]),
     LookUp([u8; 32], mpsc::Sender<ProviderEvent>),
@@ -277,6 +278,13 @@ impl Network {
     /// Dials an address once.
     pub fn dial(&self, address: Multiaddr) {
         self.command(Command::Dial(address));
+    }
+
+    /// Dials a peer that has what this node fetches, at addresses that others named: each of them
+    /// must be fit for it, and is dialed once a minute. The connection lasts 10 min at least, or
+    /// longer if a place is free.
+    pub fn dial_holder(&self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        self.command(Command::DialHolder(peer, addresses));
     }
 
     /// The connected peers of our chain, ordered by identity, kept up to date.
