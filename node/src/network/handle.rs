@@ -32,8 +32,8 @@ const fn outbox_queue(topic: Topic) -> usize {
     }
 }
 
-/// Most providers that wait for the reader of a look-up. Beyond it they are dropped: an honest index
-/// names 20.
+/// Most providers that wait for the reader of a look-up. Beyond it they are dropped: an honest
+/// index names 20.
 const PROVIDERS: usize = 256;
 
 /// What a look-up in the index tells.
@@ -304,8 +304,7 @@ impl Network {
     }
 
     /// Looks up in the index who has the object of a key. The channel closes after
-    /// [`ProviderEvent::Ended`], or at once if too many look-ups are under way. Dropping it gives up
-    /// nothing but the results.
+    /// [`ProviderEvent::Ended`], or at once if too many look-ups are under way.
     pub fn find_providers(&self, key: [u8; 32]) -> mpsc::Receiver<ProviderEvent> {
         let (sender, found) = mpsc::channel(PROVIDERS);
         self.command(Command::LookUp(key, sender));

@@ -1,5 +1,5 @@
-//! The methods of a node's socket for its operator: stop, the known nodes, and the faults of a local
-//! network.
+//! The methods of a node's socket for its operator: stop, the known nodes, and the faults of a
+//! local network.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
