@@ -161,7 +161,9 @@ impl Task {
             let kad = &mut self.swarm.behaviour_mut().discovery.kad;
             // It fails if the table is empty. Then the next entry begins anew.
             if kad.bootstrap().is_ok() {
-                (0..RANDOM_KEYS).for_each(|_| drop(kad.get_closest_peers(PeerId::random())));
+                for _ in 0..RANDOM_KEYS {
+                    kad.get_closest_peers(PeerId::random());
+                }
             }
         }
     }
