@@ -31,8 +31,8 @@ impl Task {
     pub(super) fn on_discovery(&mut self, event: Event) {
         match event {
             Event::Kademlia(event) => {
-                self.metrics.record(&event);
-                self.on_kademlia(event);
+                self.metrics.record(event.as_ref());
+                self.on_kademlia(*event);
             }
             Event::Heard(peers) => self.on_heard(peers),
             Event::Providers(query, providers) => self.on_providers(query, providers),
