@@ -53,6 +53,8 @@ pub enum Domain {
     Backfill,
     /// An era of history and a peer id: the order in which nodes keep the era.
     Era,
+    /// The chain id, and an era group or a file: its key in the index of who has what.
+    Provide,
     /// Bytes that a sender signs.
     SignTransaction,
     /// Bytes that a validator signs for a proposal.
@@ -89,6 +91,7 @@ impl Domain {
             Self::Snapshot => "cairn/snapshot",
             Self::Backfill => "cairn/backfill",
             Self::Era => "cairn/era",
+            Self::Provide => "cairn/provide",
             Self::SignTransaction => "cairn/sign-tx",
             Self::SignProposal => "cairn/sign-proposal",
             Self::SignVote => "cairn/sign-vote",
@@ -97,7 +100,7 @@ impl Domain {
     }
 
     /// Every domain, for the test of frozen vectors.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Genesis,
         Self::TxId,
         Self::TxHash,
@@ -119,6 +122,7 @@ impl Domain {
         Self::Snapshot,
         Self::Backfill,
         Self::Era,
+        Self::Provide,
         Self::SignTransaction,
         Self::SignProposal,
         Self::SignVote,

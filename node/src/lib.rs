@@ -15,6 +15,7 @@ mod progress;
 pub mod rpc;
 
 pub mod metrics;
+mod nodes;
 mod sync_status;
 
 mod driver;
@@ -47,6 +48,7 @@ pub mod client;
 mod clock;
 mod control;
 mod files;
+mod index;
 mod memory;
 mod output;
 mod parent;

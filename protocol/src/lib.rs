@@ -155,17 +155,20 @@
 )]
 
 pub mod archive;
+pub mod find;
 pub mod live;
 pub mod swarm;
 
 pub mod budget;
 pub mod eras;
+pub mod holder;
 mod ids;
 mod lots;
 pub mod message;
 pub mod offence;
 mod plan;
 pub mod planted;
+pub mod search;
 
 pub use ids::{PeerId, RequestId, Ticket};
 pub use live::{Effect, Input, Log, Machine, Now, Quorum, Setup, Topic, Verdict, Work};

@@ -350,7 +350,7 @@ fn every_hash_domain_has_the_tag_it_always_had() {
     let tags: Vec<&str> = Domain::ALL.iter().map(|domain| domain.tag()).collect();
     assert_eq!(
         Hash::of(Domain::Genesis, &[tags.join(" ").as_bytes()]).to_string(),
-        "e3cfc107f1360a06b149f193438aa6eb1f8b6cfd5a511c06923f4db037aa58a1"
+        "1446ba392e0063def1b38fc185a00f575344d7c9a3483564437e06bdb50162ee"
     );
 }
 

@@ -9,6 +9,7 @@ mod genesis;
 mod init;
 mod invite;
 mod join;
+mod nodes;
 mod query;
 mod run;
 mod stop;
@@ -71,6 +72,9 @@ enum Command {
     Status(query::Query),
     /// Show the peers of a running node
     Peers(query::Query),
+    /// Show all nodes that the node of a home knows: address, last seen, how the last dial ended,
+    /// height, eras
+    Nodes(nodes::Nodes),
     /// Show how much history a running node has fetched, from which peers and how fast, or why
     /// nothing arrives
     Sync(sync::Sync),
@@ -160,6 +164,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Testnet(testnet) => testnet.execute(cli.log),
         Command::Status(query) => query.status(),
         Command::Peers(query) => query.peers(),
+        Command::Nodes(nodes) => nodes.execute(),
         Command::Sync(sync) => sync.execute(),
         Command::Genesis(genesis) => genesis.execute(),
         Command::Db(db) => db.execute(),
@@ -338,6 +343,14 @@ mod tests {
             let words = std::iter::once("cairn-node").chain(line.split_whitespace());
             let parsed = Cli::from_words(words.map(OsString::from));
             assert_eq!(parsed.is_ok(), valid, "{line}");
+        }
+    }
+
+    #[test]
+    fn known_nodes_are_asked_for_by_home() {
+        for (line, valid) in [("nodes --home /h --json", true), ("nodes --rpc http://h:1", false)] {
+            let words = std::iter::once("cairn-node").chain(line.split_whitespace());
+            assert_eq!(Cli::from_words(words.map(OsString::from)).is_ok(), valid, "{line}");
         }
     }
 }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::network::{Multiaddr, is_host_name};
 
 /// Where a node listens or is reached: a multiaddr such as `/ip4/127.0.0.1/tcp/7700`. `IP:PORT`
-/// and, for a peer, `HOST:PORT` are also parsed.
+/// and, for a peer, `HOST:PORT` are also parsed. `/dnsaddr/NAME` is a name under which addresses of
+/// nodes are published.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct P2pAddress(pub Multiaddr);
@@ -22,6 +23,12 @@ pub struct P2pAddress(pub Multiaddr);
 )]
 pub struct P2pAddressError {
     text: String,
+}
+
+impl P2pAddressError {
+    fn of(text: &str) -> Self {
+        Self { text: text.chars().take(200).collect() }
+    }
 }
 
 impl From<SocketAddr> for P2pAddress {
@@ -71,10 +78,14 @@ impl FromStr for P2pAddress {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(address.into());
         }
+        if let Some(name) = text.strip_prefix("/dnsaddr/") {
+            let seed = is_host_name(name).then(|| text.parse().ok()).flatten();
+            return seed.map(Self).ok_or_else(|| P2pAddressError::of(text));
+        }
         // An empty text would parse as an empty multiaddr, and a multiaddr without a TCP port
         // cannot be dialed.
         let address = if text.contains("/tcp/") { text.parse().ok() } else { named(text) };
-        address.map(Self).ok_or_else(|| P2pAddressError { text: text.chars().take(200).collect() })
+        address.map(Self).ok_or_else(|| P2pAddressError::of(text))
     }
 }
 
@@ -136,6 +147,10 @@ mod tests {
             ("no de:7700", None),
             ("node/ip4:7700", None),
             (":7700", None),
+            ("/dnsaddr/seed.example", Some("/dnsaddr/seed.example")),
+            ("/dnsaddr/seed.example/tcp/7700", None),
+            ("/dnsaddr/no de", None),
+            ("/dnsaddr/", None),
             ("1.2.3:7700", None),
             ("http://node.example:7700", None),
             ("/ip4/127.0.0.1/tcp/77000", None),

@@ -82,6 +82,8 @@ pub struct P2pConfig {
     pub listen: P2pAddress,
     /// Peers to stay connected to. The node finds other peers through them.
     pub peers: Vec<P2pAddress>,
+    /// Addresses at which nodes elsewhere reach this one, if they are not those of its interfaces.
+    pub external: Vec<P2pAddress>,
     /// Look for nodes on the local network by multicast.
     pub mdns: bool,
     /// All nodes are on one machine or private network. Then private addresses are passed on to
@@ -96,6 +98,7 @@ impl Default for P2pConfig {
         Self {
             listen: P2pAddress::from(SocketAddr::from(([127, 0, 0, 1], P2P_PORT))),
             peers: Vec::new(),
+            external: Vec::new(),
             mdns: false,
             private: false,
             small: false,
@@ -288,6 +291,12 @@ impl Config {
                 self.p2p.listen
             );
             return Err(ConfigError::Value { key: "p2p.listen", reason });
+        }
+        if let Some(address) = self.p2p.external.iter().find(|address| !address.is_ip()) {
+            let reason = format!(
+                "{address}, expected an IP address and port, such as \"1.1.1.1:{P2P_PORT}\""
+            );
+            return Err(ConfigError::Value { key: "p2p.external", reason });
         }
         let bytes = self.mempool.bytes_max;
         if !(MEMPOOL_BYTES.0..=MEMPOOL_BYTES.1).contains(&bytes) {

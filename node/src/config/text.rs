@@ -24,7 +24,7 @@ const SECTIONS: [(&str, &str); 6] = [
 ];
 
 /// What each key is, with its section. Line breaks stand where lines would be too wide.
-const KEYS: [(&str, &str); 14] = [
+const KEYS: [(&str, &str); 15] = [
     (
         "p2p.listen",
         "Where this node listens for peers: IP:PORT or a multiaddr. 127.0.0.1 is this machine\n\
@@ -33,7 +33,13 @@ const KEYS: [(&str, &str); 14] = [
     (
         "p2p.peers",
         "Peers to stay connected to, a list of \"HOST:PORT\" or multiaddrs. The node finds other\n\
-         peers through them.",
+         peers through them. \"/dnsaddr/NAME\" is a name under which addresses of nodes are\n\
+         published.",
+    ),
+    (
+        "p2p.external",
+        "Addresses at which nodes elsewhere reach this one, a list of IP:PORT, if a router passes\n\
+         them on to it. Those of its own interfaces need not be listed.",
     ),
     ("p2p.mdns", "Whether to look for nodes of the local network by multicast: true or false."),
     (

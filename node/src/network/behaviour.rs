@@ -7,7 +7,6 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::upgrade::Version;
-use libp2p::kad::store::MemoryStore;
 use libp2p::metrics::BandwidthTransport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
@@ -15,6 +14,7 @@ use libp2p::{PeerId, Swarm, dns, identify, kad, mdns, memory_connection_limits, 
 use prometheus_client::registry::Registry;
 
 use super::dials::Dials;
+use super::discovery::Discovery;
 use super::exchange::{self, Exchange};
 use super::faults::Faults;
 use super::gate::Gate;
@@ -22,6 +22,7 @@ use super::gossip::{self, Gossipsub, Mesh};
 use super::handshakes::{HANDSHAKE_TIME, Handshakes};
 use super::links;
 use super::muxer::{Written, Yamux};
+use super::providers::Providers;
 use super::socket::Sockets;
 use super::transport::Guarded;
 use super::wire::Names;
@@ -53,7 +54,7 @@ pub(crate) struct Behaviour {
     pub(crate) memory: Toggle<memory_connection_limits::Behaviour>,
     pub(crate) ping: ping::Behaviour,
     pub(crate) identify: identify::Behaviour,
-    pub(crate) kad: kad::Behaviour<MemoryStore>,
+    pub(crate) discovery: Discovery,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) gossip: Gossipsub,
     pub(crate) exchange: Exchange,
@@ -169,7 +170,7 @@ fn behaviour(
         .into(),
         ping: ping::Behaviour::new(ping::Config::new().with_timeout(Duration::from_secs(30))),
         identify: identify(config, names),
-        kad: kad(config, names, local),
+        discovery: Discovery::new(kad(config, names, local)),
         mdns: mdns(config, local).into(),
         gossip: gossip::behaviour(names, mesh, config.private, queue_time)
             .map_err(NetworkError::Gossip)?,
@@ -190,13 +191,18 @@ pub(crate) fn identify(config: &NetworkConfig, names: &Names) -> identify::Behav
     identify::Behaviour::new(identify)
 }
 
-/// Kademlia, to find peers and nothing else: records of others are not stored.
-fn kad(config: &NetworkConfig, names: &Names, local: PeerId) -> kad::Behaviour<MemoryStore> {
+/// Kademlia, to find peers and who has what. The task decides which records are stored, and renews
+/// those of this node.
+fn kad(config: &NetworkConfig, names: &Names, local: PeerId) -> kad::Behaviour<Providers> {
     let mut kad = kad::Config::new(names.kad.clone());
     kad.set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
         .set_periodic_bootstrap_interval(Some(DISCOVERY_INTERVAL));
-    let mut kad = kad::Behaviour::with_config(local, MemoryStore::new(local), kad);
+    let seed = getrandom::u64().unwrap_or(0);
+    let mut kad = kad::Behaviour::with_config(local, Providers::new(local, seed), kad);
     if config.private {
         // Without this, Kademlia would serve others only if this node has an external address. On a
         // private network a node has one only if the operator configures it.

@@ -10,6 +10,7 @@ use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId};
 
 use super::address::{ip_of, peer_of};
+use super::seeds::seed_name;
 
 const DELAY_MIN: Duration = Duration::from_secs(1);
 const DELAY_MAX: Duration = Duration::from_secs(30);
@@ -36,7 +37,8 @@ struct Entry {
 }
 
 impl Bootstrap {
-    /// One list may serve all nodes of a network, so our own address may be in it. It is skipped.
+    /// One list may serve all nodes of a network, so our own address may be in it. It is skipped,
+    /// and so are [seeds](super::seeds).
     /// `identities` holds the peers that answered in earlier runs at addresses without an identity.
     pub(crate) fn new(
         addresses: &[Multiaddr],
@@ -56,6 +58,7 @@ impl Bootstrap {
         Self {
             entries: addresses
                 .iter()
+                .filter(|address| seed_name(address).is_none())
                 .map(entry)
                 .filter(|entry| entry.peer != Some(local))
                 .collect(),

@@ -64,6 +64,12 @@ impl Dials {
         result
     }
 
+    /// Whether an address that was found by multicast may be dialed now. It may be one of our own
+    /// network. If it may be dialed, the dial is recorded.
+    pub(crate) fn allow_local(&self, address: &Multiaddr, now: Instant) -> Result<(), Undialed> {
+        self.lock().record(&without_peer(address), true, now)
+    }
+
     /// Whether an address may be dialed now. If so, the dial is recorded.
     pub(crate) fn allow(&self, address: &Multiaddr, now: Instant) -> Result<(), Undialed> {
         self.lock().allow(address, now)
@@ -80,11 +86,13 @@ impl Book {
         if self.chosen.contains(&address) {
             return Ok(());
         }
-        let ip = ip_of(&address)
-            .filter(|_| is_dialable(&address, self.grouping.private))
-            .ok_or(Undialed::Unfit)?;
+        self.record(&address, self.grouping.private, now)
+    }
+
+    fn record(&mut self, address: &Multiaddr, private: bool, now: Instant) -> Result<(), Undialed> {
+        let ip = ip_of(address).filter(|_| is_dialable(address, private)).ok_or(Undialed::Unfit)?;
         self.recent.retain(|_, at| now.duration_since(*at) < INTERVAL);
-        let key = (ip, port_of(&address));
+        let key = (ip, port_of(address));
         let of_ip = self.recent.keys().filter(|(other, _)| *other == ip).count();
         let crowded = of_ip >= PER_IP_MAX && !self.grouping.is_free(ip);
         if self.recent.contains_key(&key) || crowded || self.recent.len() >= RECENT_MAX {
@@ -185,6 +193,17 @@ mod tests {
                 .count()
         };
         assert_eq!((ports("2.2.2.2"), ports("1.1.1.1")), (PER_IP_MAX, PER_IP_MAX - 1));
+    }
+
+    #[test]
+    fn a_host_of_the_local_network_is_dialed_once_a_minute_too() {
+        let (dials, now) = (Dials::new(Grouping::default()), Instant::now());
+        let there = parse("/ip4/10.0.0.1/tcp/7700");
+        assert_eq!(dials.allow(&there, now), Err(Undialed::Unfit));
+        assert_eq!(dials.allow_local(&there, now), Ok(()));
+        assert_eq!(dials.allow_local(&there, now), Err(Undialed::Recent));
+        let name = parse("/dns4/node.example/tcp/7700");
+        assert_eq!(dials.allow_local(&name, now), Err(Undialed::Unfit));
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::bans::{BanInfo, Charge};
 use super::eviction::Service;
 use super::faults::{FaultError, FaultPlan, Faults};
 use super::inbox::{GossipTicket, ResponseTicket, Verdict};
+use super::known::KnownAddress;
 use super::links::Outlets;
 use super::meters::Meters;
 use super::peers::PeerInfo;
@@ -31,6 +32,27 @@ const fn outbox_queue(topic: Topic) -> usize {
     }
 }
 
+/// Most providers that wait for the reader of a look-up. Beyond it they are dropped: an honest
+/// index names 20.
+const PROVIDERS: usize = 256;
+
+/// What a look-up in the index tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderEvent {
+    /// A peer that says that it has the object. Each is told once, and nothing proves it.
+    Found {
+        /// The peer.
+        peer: PeerId,
+        /// Up to four addresses at which it may be reached.
+        addresses: Vec<Multiaddr>,
+    },
+    /// Nobody else is asked.
+    Ended {
+        /// How many peers were asked.
+        requests: u32,
+    },
+}
+
 /// A command for the task.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -40,6 +62,11 @@ pub(crate) enum Command {
     Ban(PeerId, Charge),
     Served(PeerId, Service),
     Dial(Multiaddr),
+    DialHolder(PeerId, Vec<Multiaddr>),
+    Provide([u8; 32]),
+    Withdraw([u8; 32]),
+    LookUp([u8; 32], mpsc::Sender<ProviderEvent>),
+    Known(oneshot::Sender<Vec<KnownAddress>>),
     Stop,
 }
 
@@ -253,9 +280,43 @@ impl Network {
         self.command(Command::Dial(address));
     }
 
+    /// Dials a peer that has what this node fetches, at addresses that others named: each of them
+    /// must be fit for it, and is dialed once a minute. The connection lasts 10 min at least, or
+    /// longer if a place is free.
+    pub fn dial_holder(&self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        self.command(Command::DialHolder(peer, addresses));
+    }
+
     /// The connected peers of our chain, ordered by identity, kept up to date.
     pub fn peers(&self) -> watch::Receiver<Arc<Vec<PeerInfo>>> {
         self.peers.clone()
+    }
+
+    /// This node has the object of this key: others that look it up hear of this node, until
+    /// [`withdraw`](Self::withdraw).
+    pub fn provide(&self, key: [u8; 32]) {
+        self.command(Command::Provide(key));
+    }
+
+    /// This node does not have the object of this key any more. Others forget it within an hour.
+    pub fn withdraw(&self, key: [u8; 32]) {
+        self.command(Command::Withdraw(key));
+    }
+
+    /// Looks up in the index who has the object of a key. The channel closes after
+    /// [`ProviderEvent::Ended`], or at once if too many look-ups are under way.
+    pub fn find_providers(&self, key: [u8; 32]) -> mpsc::Receiver<ProviderEvent> {
+        let (sender, found) = mpsc::channel(PROVIDERS);
+        self.command(Command::LookUp(key, sender));
+        found
+    }
+
+    /// The addresses of peers that this node knows, and how dialing them went. Empty if the network
+    /// is stopping.
+    pub async fn known(&self) -> Vec<KnownAddress> {
+        let (sender, answer) = oneshot::channel();
+        self.command(Command::Known(sender));
+        answer.await.unwrap_or_default()
     }
 
     /// The addresses that we listen on and those that the operator configured as external, each

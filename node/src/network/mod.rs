@@ -9,7 +9,9 @@ mod address;
 mod bans;
 mod behaviour;
 mod bootstrap;
+mod callbacks;
 mod dials;
+mod discovery;
 mod endpoint;
 mod eviction;
 mod exchange;
@@ -29,7 +31,9 @@ mod links;
 mod meters;
 mod muxer;
 mod peers;
+mod providers;
 mod requests;
+mod seeds;
 mod share;
 mod socket;
 mod store;
@@ -45,6 +49,7 @@ mod crowd_tests;
 mod tests;
 
 use std::io;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
@@ -60,9 +65,10 @@ pub use self::exchange::RequestError;
 pub use self::faults::{FAULTY_PEERS_MAX, FaultError, FaultPlan, LATENCY_MAX};
 use self::group::Grouping;
 pub(crate) use self::group::address_group;
-pub use self::handle::Network;
+pub use self::handle::{Network, ProviderEvent};
 pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, ResponseTicket, Verdict};
 pub use self::interfaces::own_addresses;
+pub use self::known::{KnownAddress, Outcome};
 pub use self::links::LinkEvent;
 pub use self::peers::{PeerInfo, Traffic};
 pub use self::requests::{REQUESTS_PER_PEER_MAX, RequestId};
@@ -95,8 +101,11 @@ pub struct NetworkConfig {
     pub external: Vec<Multiaddr>,
     /// Addresses of named peers, to which the node stays connected. An address may end with `/p2p/`
     /// and the peer's identity. Of the limits on connections only `per_peer` and `memory_bytes`
-    /// apply to named peers, in either direction.
+    /// apply to named peers, in either direction. `/dnsaddr/NAME` is no peer but a name with
+    /// addresses of peers, which are dialed while no peer is connected.
     pub bootstrap: Vec<Multiaddr>,
+    /// The name server that is asked for `/dnsaddr/NAME`; `None` for those of the system.
+    pub name_server: Option<SocketAddr>,
     /// The file in which peers are remembered from one run to the next. `None` remembers nothing.
     pub store: Option<PathBuf>,
     /// Whether to look for peers on the local network.
@@ -127,6 +136,7 @@ impl Default for NetworkConfig {
             listen: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            name_server: None,
             store: None,
             mdns: false,
             private: false,

@@ -53,9 +53,9 @@ pub async fn run(home: Home, config: Config, mut options: Options) -> anyhow::Re
         parent: options.parent.take(),
         operator: Arc::clone(&operator),
     };
-    let socket = Socket::open(&home, operator);
+    let socket = Socket::open(&home, Arc::clone(&operator));
     let result = match open(home, config, &options, &mut stop).await {
-        Ok(Some(opened)) => match start(opened) {
+        Ok(Some(opened)) => match start(opened, &operator) {
             Ok(running) => running.join(stop).await,
             Err(error) => Err(error),
         },

@@ -1,4 +1,5 @@
-//! The methods of a node's socket for its operator: stop, and the faults of a local network.
+//! The methods of a node's socket for its operator: stop, the known nodes, and the faults of a
+//! local network.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,8 @@ use tokio::sync::Notify;
 
 use crate::control::{Answer, Failure, Methods};
 use crate::network::{FaultPlan, Network, PeerId};
-use crate::view::faults_info;
+use crate::nodes::known_nodes;
+use crate::view::{View, faults_info};
 
 /// What the operator can do with a running node.
 #[derive(Default)]
@@ -19,6 +21,8 @@ pub(super) struct Operator {
     asked: Notify,
     /// Set once the network runs.
     network: OnceLock<Network>,
+    /// Set once the node's parts run.
+    view: OnceLock<View>,
 }
 
 /// The parameters of a method without any.
@@ -41,6 +45,12 @@ impl Operator {
     pub(super) fn on_network(&self, network: Network) {
         // The network is started once.
         let _first = self.network.set(network);
+    }
+
+    /// The node's parts run: it can be asked what it knows.
+    pub(super) fn on_view(&self, view: View) {
+        // They are started once.
+        let _first = self.view.set(view);
     }
 
     /// Resolves when the operator asks the node to stop.
@@ -76,8 +86,13 @@ impl Operator {
 
 impl Methods for Operator {
     fn call(&self, method: &str, params: Value) -> Answer {
-        let answer = self.answer(method, params);
-        Box::pin(async { answer })
+        if method != "node_nodes" {
+            let answer = self.answer(method, params);
+            return Box::pin(async { answer });
+        }
+        let asked = read(params).and_then(|Nothing {}| self.network().cloned());
+        let view = self.view.get().cloned();
+        Box::pin(async move { Ok(json!(known_nodes(&asked?, view.as_ref()).await)) })
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::join::{ARCHIVE, DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
+use super::operator::Operator;
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::driver::archive::{self, Sharing};
@@ -50,18 +51,18 @@ const FROM_ARCHIVE: usize = 16;
 ///
 /// # Errors
 /// Staged segments cannot be opened, or a thread cannot be started.
-pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
-    let Opened { home, config, chain, store, network, inbox, clock, mut registry, .. } = opened;
+pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Running> {
+    let Opened { home, config, chain, store, network, inbox, clock, registry, .. } = opened;
     let (rpc_address, tip) = (opened.listener.address(), opened.tip.clone());
     let role = role(opened.validator.as_ref(), &chain, tip.state.tip().height);
     let (sharing, keep) = (opened.sharing, opened.sharing.keep);
     let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network, keep);
+    operator.on_view(view.clone());
     let (stop, stopping) = watch::channel(false);
 
     let mut tasks = watch_node(&home, &view, ends.disk, &stopping);
     let verified = start_verifier(&mut tasks, &chain, inbox.transactions, ends.submissions);
-    metrics::register(&mut registry, view.clone(), disk(&home));
-    start_rpc(&mut tasks, opened.listener, &view, registry, &stopping);
+    start_rpc(&mut tasks, &home, opened.listener, &view, registry, &stopping);
 
     let (snapshots, offers, kept) = start_snapshots(&mut tasks, &home, &view, clock, &stopping)?;
     let (peers, height, id) = (PeerNumbers::default(), store.tip().0, chain.id());
@@ -194,13 +195,16 @@ fn start_verifier(
     verified
 }
 
+/// Serves RPC, with the metrics of the network and of the node.
 fn start_rpc(
     tasks: &mut Tasks,
+    home: &Home,
     listener: RpcListener,
     view: &View,
-    registry: Registry,
+    mut registry: Registry,
     stop: &watch::Receiver<bool>,
 ) {
+    metrics::register(&mut registry, view.clone(), disk(home));
     let server = rpc::serve(listener, view.clone(), registry, wait_for(stop.clone()));
     tasks.add("the RPC server", server);
 }

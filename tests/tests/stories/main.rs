@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod archives;
+mod discovery;
 mod history;
 mod joining;
 mod kills;

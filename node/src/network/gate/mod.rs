@@ -12,6 +12,7 @@
 //!   peer restarted, and must not keep it out.
 
 mod behaviour;
+mod probe;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -21,17 +22,11 @@ use std::time::{Duration, Instant};
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
+use self::probe::{Probe, Purpose};
 use super::Limits;
 use super::eviction::{Candidate, Leaver, Member, Service, victim, victim_in_group};
 use super::faults::Faults;
 use super::group::{Group, Grouping};
-
-/// Most probes at a time: connections that only a Kademlia query wanted.
-const PROBES_MAX: usize = 8;
-
-/// How long a probe lives: long enough for both sides to hear which chain the other is on, to ask
-/// and to answer.
-const PROBE_TIME: Duration = Duration::from_secs(20);
 
 /// Most connections that are being closed. While there are this many, no newcomer evicts a peer or
 /// becomes a probe. A peer that holds a closing connection open is cut off after a few seconds.
@@ -98,6 +93,8 @@ pub(crate) enum Choice {
     /// The peer is one that the task chose: an anchor, a peer of the store or of the local network,
     /// or one that the operator dials.
     Chosen,
+    /// The peer has what this node fetches.
+    Holder,
 }
 
 /// Refuses connections. It must be the first of all behaviours. If it refused after another
@@ -121,6 +118,8 @@ pub(crate) struct Gate {
     /// Other dials under way.
     learned: HashSet<ConnectionId>,
     dialed: HashMap<PeerId, Instant>,
+    /// Whether somebody waits for a look-up.
+    is_searching: bool,
     closes: VecDeque<Close>,
     /// Set on a local network, where peers can be cut off.
     faults: Option<Faults>,
@@ -132,8 +131,8 @@ struct Open {
     /// `None` if limits by address do not apply.
     host: Option<IpAddr>,
     is_inbound: bool,
-    /// When a probe ends. `None` for any other connection.
-    until: Option<Instant>,
+    /// `None` for a connection that has a place.
+    probe: Option<Probe>,
     since: Instant,
     ping_min: Option<Duration>,
     served: [Option<Instant>; Service::ALL.len()],
@@ -154,6 +153,7 @@ impl Gate {
             chosen: HashMap::new(),
             learned: HashSet::new(),
             dialed: HashMap::new(),
+            is_searching: false,
             closes: VecDeque::new(),
             faults,
         }
@@ -189,6 +189,12 @@ impl Gate {
         self.learned.remove(&dial);
     }
 
+    /// Whether somebody waits for a look-up. Then peers may be dialed as often as if places were
+    /// free, since those nearest to a key are seldom connected.
+    pub(crate) fn set_searching(&mut self, is_searching: bool) {
+        self.is_searching = is_searching;
+    }
+
     /// A ping came back.
     pub(crate) fn on_ping(&mut self, connection: ConnectionId, round_trip: Duration) {
         if let Some(open) = self.open.get_mut(&connection) {
@@ -203,17 +209,27 @@ impl Gate {
         }
     }
 
+    /// The peer has said who it is, so the task has seen what it wanted to see.
+    pub(crate) fn on_identified(&mut self, peer: &PeerId, now: Instant) {
+        let probes = self.open.values_mut().filter(|open| open.peer == *peer);
+        for probe in
+            probes.filter_map(|open| open.probe.as_mut()).filter(|it| it.purpose == Purpose::Look)
+        {
+            probe.until = now;
+        }
+    }
+
     /// Gives probes the places that have become free, and closes those whose time is over.
     pub(crate) fn on_tick(&mut self, now: Instant) {
-        let probes = self.open.iter().filter(|(_, open)| open.until.is_some() && !open.is_closing);
+        let probes = self.open.iter().filter(|(_, open)| open.probe.is_some() && !open.is_closing);
         let mut probes: Vec<(Instant, ConnectionId)> =
             probes.map(|(id, open)| (open.since, *id)).collect();
         probes.sort();
         for (_, id) in probes {
             let Some(open) = self.open.get(&id) else { continue };
             if self.named.contains(&open.peer) || self.has_outbound_place(open.group) {
-                self.open.entry(id).and_modify(|open| open.until = None);
-            } else if open.until.is_some_and(|until| until <= now) {
+                self.open.entry(id).and_modify(|open| open.probe = None);
+            } else if open.probe.is_some_and(|probe| probe.until <= now) {
                 self.close(id, Reason::Probed);
             }
         }
@@ -245,7 +261,7 @@ impl Gate {
 
     fn takes_outbound(&self, open: &Open) -> bool {
         !open.is_inbound
-            && open.until.is_none()
+            && open.probe.is_none()
             && !open.is_closing
             && !self.named.contains(&open.peer)
     }
@@ -349,18 +365,24 @@ impl Gate {
             self.named.insert(peer);
         }
         let group = self.grouping.of(remote);
-        let probes =
-            self.open.values().filter(|open| open.until.is_some() && !open.is_closing).count();
-        let until =
+        let purpose = match choice {
+            Some(Choice::Chosen) => Purpose::Look,
+            Some(Choice::Holder) => Purpose::Fetch,
+            Some(Choice::Named) | None => Purpose::Query,
+        };
+        let open = self.open.values().filter(|open| !open.is_closing);
+        let probe =
             if self.named.contains(&peer) || self.replaces(&peer) || self.has_outbound_place(group)
             {
                 None
-            } else if probes < PROBES_MAX && self.closing() < CLOSING_MAX {
-                Some(now + PROBE_TIME)
+            } else if Probe::may_join(purpose, open.filter_map(|open| open.probe))
+                && self.closing() < CLOSING_MAX
+            {
+                Some(Probe::new(purpose, now))
             } else {
                 return Err(Refusal::Full);
             };
-        self.enter(id, peer, (group, self.grouping.host(remote)), false, until, now);
+        self.enter(id, peer, (group, self.grouping.host(remote)), false, probe, now);
         Ok(())
     }
 
@@ -380,7 +402,7 @@ impl Gate {
         peer: PeerId,
         (group, host): (Group, Option<IpAddr>),
         is_inbound: bool,
-        until: Option<Instant>,
+        probe: Option<Probe>,
         since: Instant,
     ) {
         while self.replaces(&peer)
@@ -394,7 +416,7 @@ impl Gate {
             group,
             host,
             is_inbound,
-            until,
+            probe,
             since,
             ping_min: None,
             served,
@@ -447,7 +469,7 @@ impl Gate {
         }
         if let Some(peer) = peer {
             self.dialed.retain(|_, at| now.duration_since(*at) < PROBE_INTERVAL);
-            let is_full = self.outbound() >= self.limits.outbound as usize;
+            let is_full = self.outbound() >= self.limits.outbound as usize && !self.is_searching;
             let interval = if is_full { PROBE_INTERVAL } else { DIAL_INTERVAL };
             match self.dialed.get(peer) {
                 Some(at) if now.duration_since(*at) < interval => return Err(Refusal::Recent),

@@ -100,8 +100,8 @@ struct Peer {
     /// Set once it is known to be on our chain.
     admitted: bool,
     opened: Instant,
-    /// Its claimed addresses that are in the routing table.
-    addresses: Vec<Multiaddr>,
+    /// Whether it answers Kademlia's queries.
+    serves_discovery: bool,
     agent: String,
     ping: Option<Duration>,
     connected_since: SystemTime,
@@ -143,7 +143,7 @@ impl Peers {
             connections: Vec::new(),
             admitted: false,
             opened: now,
-            addresses: Vec::new(),
+            serves_discovery: false,
             agent: String::new(),
             ping: None,
             connected_since: SystemTime::now(),
@@ -299,22 +299,21 @@ impl Peers {
         due
     }
 
-    /// Takes over a peer's claims about itself. Returns its former addresses.
-    pub(crate) fn on_identified(
-        &mut self,
-        id: &PeerId,
-        agent: &str,
-        addresses: Vec<Multiaddr>,
-    ) -> Vec<Multiaddr> {
-        let Some(peer) = self.peers.get_mut(id) else { return Vec::new() };
-        let former = std::mem::replace(&mut peer.addresses, addresses);
+    /// Takes over a peer's claims about itself.
+    pub(crate) fn on_identified(&mut self, id: &PeerId, agent: &str, serves_discovery: bool) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.serves_discovery = serves_discovery;
         let agent: String =
             agent.chars().filter(|char| !char.is_control()).take(AGENT_CHARS_MAX).collect();
         if agent != peer.agent {
             peer.agent = agent;
             self.publish();
         }
-        former
+    }
+
+    /// Whether a connected peer has said that it answers Kademlia's queries.
+    pub(crate) fn serves_discovery(&self, id: &PeerId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.serves_discovery)
     }
 
     /// Records the result of a ping; `None` is a failure. Returns whether the connection must be

@@ -18,7 +18,7 @@ fn only_admitted_peers_are_seen_and_missed() {
 
     peers.on_connected(id, connection(2), address.clone(), true, None, now);
     peers.on_connected(id, connection(3), address, false, None, now);
-    peers.on_identified(&id, "cairn\u{1b}[31m/1", vec![]);
+    peers.on_identified(&id, "cairn\u{1b}[31m/1", false);
     assert!(peers.admit(&id));
     assert!(!peers.admit(&id));
     assert_eq!(reader.borrow()[0].agent, "cairn[31m/1");

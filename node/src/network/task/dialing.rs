@@ -1,5 +1,6 @@
 //! The task's part about dials: which peers to dial, and the results.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use libp2p::swarm::dial_opts::DialOpts;
@@ -11,26 +12,43 @@ use crate::clock::wall_ms;
 use crate::network::bootstrap;
 use crate::network::dials::{reason, without_peer};
 use crate::network::gate::Choice;
+use crate::network::seeds::Found;
 use crate::network::transport::is_refusal;
 
 /// How often a peer of the store is dialed while outbound places are free.
 const FILL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often any peer of the store is dialed, even without a free outbound place, to check that it
-/// is still there. A peer that is gone is forgotten.
+/// How often a peer of the store is looked at: dialed even without a free outbound place, for as
+/// long as it takes to hear who it is. So the store has addresses that work when they are needed,
+/// and a peer that is gone is forgotten.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// When to dial peers of the store.
+/// How often the routing table is cleared of peers that were not reached lately.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// When to dial peers of the store, and when to ask for more.
 pub(super) struct Upkeep {
     /// Peers of the store to dial first, once.
     pub(super) anchors: Vec<(PeerId, Multiaddr)>,
     fill: Instant,
     look: Instant,
+    /// Whether the next look is at an address that has worked before.
+    looks_at_proved: bool,
+    prune: Instant,
+    /// When to ask peers for others.
+    pub(super) refreshes: VecDeque<Instant>,
 }
 
 impl Upkeep {
     pub(super) fn new(anchors: Vec<(PeerId, Multiaddr)>, now: Instant) -> Self {
-        Self { anchors, fill: now + FILL_INTERVAL, look: now + LOOK_INTERVAL }
+        Self {
+            anchors,
+            fill: now,
+            look: now + LOOK_INTERVAL,
+            looks_at_proved: false,
+            prune: now + PRUNE_INTERVAL,
+            refreshes: VecDeque::new(),
+        }
     }
 }
 
@@ -48,14 +66,40 @@ impl Task {
         }
     }
 
-    /// Dials an address of the store. The rules for learned addresses apply to it.
+    /// Dials an address of the store.
     fn dial_stored(&mut self, peer: PeerId, address: &Multiaddr) {
-        let dial =
-            DialOpts::peer_id(peer).addresses(vec![address.clone()]).allocate_new_port().build();
-        let connection = dial.connection_id();
-        self.swarm.behaviour_mut().gate.choose(connection, Choice::Chosen);
+        let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]);
+        self.dial_learned(dial.allocate_new_port().build(), Choice::Chosen);
+    }
+
+    /// Dials a peer that has what this node fetches, unless it is connected.
+    pub(super) fn dial_holder(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let is_left_alone = self.swarm.is_connected(&peer) || self.faults.is_cut(&peer);
+        if !is_left_alone && !addresses.is_empty() {
+            let dial = DialOpts::peer_id(peer).addresses(addresses).allocate_new_port();
+            self.dial_learned(dial.build(), Choice::Holder);
+        }
+    }
+
+    /// Dials an address to which the rules for learned addresses apply.
+    fn dial_learned(&mut self, dial: DialOpts, choice: Choice) {
+        let (connection, peer) = (dial.connection_id(), dial.get_peer_id());
+        self.swarm.behaviour_mut().gate.choose(connection, choice);
         if let Err(error) = self.swarm.dial(dial) {
-            self.on_dial_error(connection, Some(peer), &error);
+            self.on_dial_error(connection, peer, &error);
+        }
+    }
+
+    /// A seed has answered: its addresses are dialed as those that a peer gave.
+    pub(super) fn on_seed(&mut self, (name, found): Found) {
+        match found {
+            Err(error) => tracing::warn!(%name, %error, "a seed is of no use; it is asked again"),
+            Ok(addresses) => {
+                tracing::info!(%name, addresses = addresses.len(), "a seed names nodes");
+                for address in addresses {
+                    self.dial_learned(bootstrap::dial(&address), Choice::Chosen);
+                }
+            }
         }
     }
 
@@ -76,18 +120,29 @@ impl Task {
             !swarm.is_connected(peer) && peer != swarm.local_peer_id() && !faults.is_cut(peer)
         };
         let mut picked = None;
-        if now >= self.upkeep.fill {
+        // A node without any peer does not wait.
+        if now >= self.upkeep.fill || swarm.connected_peers().next().is_none() {
             self.upkeep.fill = now + FILL_INTERVAL;
             let may = |peer: &PeerId, group| is_new(peer) && gate.has_outbound_place(group);
             picked = self.store.addresses.pick(wall_ms(), random(), may);
         }
         if picked.is_none() && now >= self.upkeep.look {
             self.upkeep.look = now + LOOK_INTERVAL;
-            picked = self.store.addresses.pick(wall_ms(), random(), |peer, _| is_new(peer));
+            let (is_proved, now_ms) = (self.upkeep.looks_at_proved, wall_ms());
+            let stalest = |is_proved| self.store.addresses.stalest(is_proved, now_ms, is_new);
+            picked = stalest(is_proved).or_else(|| stalest(!is_proved));
+            self.upkeep.looks_at_proved = !is_proved;
         }
         if let Some((peer, address)) = picked.map(|known| (known.peer, known.address.clone())) {
             self.dial_stored(peer, &address);
         }
+        if now >= self.upkeep.prune {
+            self.upkeep.prune = now + PRUNE_INTERVAL;
+            self.prune_routes();
+        }
+        self.refresh(now);
+        let is_alone = self.swarm.connected_peers().next().is_none();
+        self.seeds.ask(is_alone, now);
     }
 
     pub(super) fn on_dial_error(
@@ -111,11 +166,13 @@ impl Task {
         if let Some(peer) = peer
             && let Some(failed) = failed_addresses(error)
             && !self.swarm.is_connected(&peer)
-            && self.store.addresses.on_failure(&peer, &failed, wall_ms())
         {
-            // From now on other nodes do not learn of the peer from us, and no query asks it.
-            tracing::debug!(%peer, "forgot a peer that cannot be reached");
-            self.swarm.behaviour_mut().kad.remove_peer(&peer);
+            if self.store.addresses.on_failure(&peer, &failed, wall_ms()) {
+                tracing::debug!(%peer, "forgot a peer that cannot be reached");
+            }
+            // Until it is reached again, other nodes do not learn of the peer from us, and no query
+            // asks it.
+            self.unroute(&peer);
         }
     }
 

@@ -2,8 +2,10 @@
 //! one.
 
 mod dialing;
+mod discovery;
 mod exchange;
 mod faults;
+mod finding;
 mod gossip;
 mod links;
 mod peers;
@@ -16,7 +18,6 @@ use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
 use libp2p::metrics::{Metrics, Recorder};
 use libp2p::swarm::SwarmEvent;
-use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
@@ -25,14 +26,15 @@ use self::dialing::Upkeep;
 #[cfg(test)]
 pub(super) use self::exchange::REFUSAL_DELAY;
 use self::faults::FaultWatch;
+use self::finding::Finding;
 use self::saving::Saver;
 use super::address::{check_free, is_dialable};
 use super::bans::BanInfo;
 use super::behaviour::{self, Behaviour, BehaviourEvent, Guards};
 use super::bootstrap::Bootstrap;
+use super::callbacks::Callbacks;
 use super::eviction::Service;
 use super::exchange::RequestError;
-use super::gate::Choice;
 use super::group::Grouping;
 use super::handle::{Command, Commands, Network, Readers};
 use super::inbox::{Events, Gossip, Inbox, PeerEvent};
@@ -40,6 +42,7 @@ use super::links::Links;
 use super::meters::{Meters, Throttle};
 use super::peers::Peers;
 use super::requests::Requests;
+use super::seeds::Seeds;
 use super::store::PeerStore;
 use super::traffic::{Traffic, gossip_queue};
 use super::wire::{Names, Topic};
@@ -66,6 +69,9 @@ pub(crate) struct Task {
     links: Links,
     traffic: Traffic,
     bootstrap: Bootstrap,
+    callbacks: Callbacks,
+    seeds: Seeds,
+    finding: Finding,
     store: PeerStore,
     saver: Saver,
     upkeep: Upkeep,
@@ -108,6 +114,7 @@ impl Task {
         let names = Names::new(&config.chain);
         let guards = Guards::new(&config);
         let mut swarm = behaviour::swarm(&config, &names, registry, &guards)?;
+        let callbacks = Callbacks::new(&config, &guards)?;
         listen(&mut swarm, &config)?;
 
         let local = *swarm.local_peer_id();
@@ -152,6 +159,9 @@ impl Task {
             accounts,
             links,
             bootstrap: Bootstrap::new(&config.bootstrap, &store.identities, local, now),
+            callbacks,
+            finding: Finding::default(),
+            seeds: Seeds::new(&config, !store.addresses.all().is_empty(), now),
             store,
             saver: Saver::new(now),
             upkeep,
@@ -183,6 +193,8 @@ impl Task {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
                 delivered = self.events.deliver() => if delivered.is_err() { break },
                 () = self.faults.changed() => self.on_faults(Instant::now()),
+                found = self.seeds.found() => self.on_seed(found),
+                called = self.callbacks.ended() => self.on_called(called),
                 Some(ended) = self.links.ended() => self.links.on_ended(ended, Instant::now()),
                 _ = tick.tick() => self.on_tick(Instant::now()),
             }
@@ -202,6 +214,12 @@ impl Task {
             Command::Ban(peer, charge) => self.ban(peer, &charge),
             Command::Served(peer, service) => self.on_service(&peer, service),
             Command::Dial(address) => self.dial_once(&address),
+            Command::DialHolder(peer, addresses) => self.dial_holder(peer, addresses),
+            Command::Provide(key) => self.index().provide(Instant::now(), key),
+            Command::Withdraw(key) => self.index().withdraw(key),
+            Command::LookUp(key, found) => self.look_up(key, found),
+            // An error means that nobody waits any more.
+            Command::Known(answer) => drop(answer.send(self.known_addresses())),
             Command::Stop => {}
         }
     }
@@ -219,6 +237,8 @@ impl Task {
             self.on_identified(peer, info);
         }
         self.open_links(now);
+        self.store_records(now);
+        self.callbacks.begin(now);
         self.check_floods(now);
         self.faults.remind(now);
         let refused = std::mem::take(
@@ -277,6 +297,10 @@ impl Task {
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "listening for peers");
+                // Peers call back, and pass the address on only if they reach this node there.
+                if !self.private && is_dialable(&address, false) {
+                    self.swarm.add_external_address(address);
+                }
                 self.publish_addresses();
             }
             SwarmEvent::ExpiredListenAddr { .. } | SwarmEvent::ExternalAddrConfirmed { .. } => {
@@ -309,16 +333,9 @@ impl Task {
                 self.metrics.record(&event);
                 self.on_ping(&event);
             }
-            BehaviourEvent::Kad(event) => self.metrics.record(&event),
+            BehaviourEvent::Discovery(event) => self.on_discovery(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
-                for (peer, address) in found {
-                    if !self.swarm.is_connected(&peer) && is_dialable(&address, true) {
-                        let dial = DialOpts::peer_id(peer)
-                            .addresses(vec![address.clone()])
-                            .allocate_new_port();
-                        self.dial(&address, dial.build(), Choice::Chosen);
-                    }
-                }
+                found.into_iter().for_each(|(peer, address)| self.on_neighbour(peer, &address));
             }
             BehaviourEvent::Mdns(mdns::Event::Expired(_)) => {}
             BehaviourEvent::Gate(close) => self.on_close(close),

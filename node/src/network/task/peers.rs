@@ -49,24 +49,21 @@ impl Task {
                 tracing::debug!(%peer, %theirs, "disconnecting a peer of another chain");
             }
             self.disconnect(peer);
+            self.unroute(&peer);
+            self.store.addresses.forget(&peer);
             return;
         }
-        let routes = info.protocols.contains(&self.names.kad);
+        let serves_discovery = info.protocols.contains(&self.names.kad);
+        self.peers.on_identified(&peer, &info.agent_version, serves_discovery);
         let private = self.private;
-        let claimed =
-            info.listen_addrs.into_iter().filter(|address| routes && is_dialable(address, private));
-        let addresses: Vec<Multiaddr> = claimed.take(ADDRESSES_MAX).collect();
-        let former = self.peers.on_identified(&peer, &info.agent_version, addresses.clone());
-        let claimed: Vec<Multiaddr> = addresses.iter().map(without_peer).collect();
-        self.store.addresses.claimed(peer, &claimed, wall_ms());
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        for address in former.iter().filter(|address| !addresses.contains(address)) {
-            kad.remove_address(&peer, address);
-        }
-        for address in addresses {
-            kad.add_address(&peer, address);
-        }
+        let claims = info.listen_addrs.iter().map(without_peer);
+        let claims = claims.filter(|claim| serves_discovery && is_dialable(claim, private));
+        let claims: Vec<Multiaddr> = claims.take(ADDRESSES_MAX).collect();
+        self.store.addresses.claimed(peer, &claims, wall_ms());
         self.admit(peer);
+        self.route(peer);
+        self.call_back(peer);
+        self.swarm.behaviour_mut().gate.on_identified(&peer, Instant::now());
     }
 
     /// The peer is on our chain: it said so, or used a protocol whose name contains the chain's id.
@@ -74,10 +71,8 @@ impl Task {
         if !self.peers.admit(&peer) {
             return;
         }
-        for address in
-            self.peers.dialed(&peer).iter().filter(|address| is_dialable(address, self.private))
-        {
-            self.store.addresses.on_success(peer, &without_peer(address), wall_ms());
+        for address in self.peers.dialed(&peer) {
+            self.on_reached(peer, &without_peer(&address));
         }
         for address in self.bootstrap.on_admitted(&peer) {
             if self.store.identities.insert(address, peer) != Some(peer) {
@@ -150,7 +145,7 @@ impl Task {
         let (offence, detail) = (&charge.offence, &charge.detail);
         match sentence {
             Sentence::Banned { until_ms } => {
-                self.swarm.behaviour_mut().kad.remove_peer(&peer);
+                self.unroute(&peer);
                 self.store.addresses.forget(&peer);
                 if self.ban_throttle.allows(now) {
                     tracing::warn!(%peer, %offence, %detail, until_ms, "banned a peer");
@@ -187,12 +182,15 @@ impl Task {
         self.peers.on_closing(&peer, Some(connection), Instant::now());
     }
 
-    pub(super) fn publish_addresses(&self) {
+    pub(super) fn publish_addresses(&mut self) {
         let local = *self.swarm.local_peer_id();
         let known = self.swarm.listeners().chain(self.swarm.external_addresses());
         let mut addresses: Vec<Multiaddr> =
             known.filter_map(|address| address.clone().with_p2p(local).ok()).collect();
         addresses.dedup();
+        let own = addresses.iter().filter(|address| is_dialable(address, self.private));
+        let own = own.map(without_peer).collect();
+        self.swarm.behaviour_mut().discovery.kad.store_mut().own_addresses = own;
         self.addresses.send_replace(Arc::new(addresses));
     }
 }

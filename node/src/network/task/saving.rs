@@ -14,6 +14,10 @@ use crate::network::store::{ANCHORS, Write};
 /// of little value.
 const INTERVAL: Duration = Duration::from_secs(300);
 
+/// A new address that works is written after this time at the latest, so that a node that is killed
+/// soon after its first start finds its peers again.
+const NEWS: Duration = Duration::from_secs(10);
+
 /// Least time between two writes for a ban or a learned identity.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -33,6 +37,11 @@ impl Saver {
     /// A change is important enough to be written soon.
     pub(super) fn save_soon(&mut self) {
         self.is_urgent = true;
+    }
+
+    /// A new address works.
+    pub(super) fn save_within(&mut self, now: Instant) {
+        self.due = self.due.min(now + NEWS);
     }
 
     /// Whether to write now.

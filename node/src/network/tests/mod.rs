@@ -1,6 +1,7 @@
 //! Tests of whole networks on loopback.
 #![allow(clippy::unwrap_used)]
 
+mod discovery;
 mod faults;
 mod gossip;
 mod peers;
@@ -27,6 +28,7 @@ pub(super) fn config(bootstrap: &[&Node]) -> NetworkConfig {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         external: vec![],
         bootstrap: bootstrap.iter().map(|node| node.address()).collect(),
+        name_server: None,
         store: None,
         mdns: false,
         private: false,

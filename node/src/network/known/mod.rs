@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use libp2p::{Multiaddr, PeerId};
 
+use super::address::is_dialable;
 use super::group::{Group, Grouping};
 
 /// Most addresses. Enough for every network that this program is made for, in less than a megabyte.
@@ -29,6 +30,37 @@ const RETRY_MS: u64 = 60_000;
 /// The longest wait after a failed dial, in milliseconds.
 const RETRY_MAX_MS: u64 = 3_600_000;
 
+/// How long an address is passed on to others after it was last known to work, in milliseconds. A
+/// look every 30 s checks the addresses of a few hundred peers in this time. With a longer one,
+/// nodes would tell each other of peers that are gone.
+const LATELY_MS: u64 = 3 * 3_600_000;
+
+/// Most addresses of a peer that are taken from others. A peer itself may name more.
+const HEARD_MAX: usize = 2;
+
+/// How the last dial of an address ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was never dialed.
+    Untried,
+    /// The peer answered.
+    Reached,
+    /// Nobody or another peer answered.
+    Failed,
+}
+
+impl Outcome {
+    /// The outcome in one word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Untried => "untried",
+            Self::Reached => "reached",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What is known of one address. Times are in milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
@@ -46,6 +78,22 @@ pub(crate) struct Known {
     pub(crate) failures: u32,
 }
 
+/// An address of the store, as readers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownAddress {
+    /// The peer's identity.
+    pub peer: PeerId,
+    /// The address, without the identity.
+    pub address: Multiaddr,
+    /// When it was last known to work, in milliseconds since 1970: now for a connected peer. `None`
+    /// if it never was.
+    pub seen_ms: Option<u64>,
+    /// How its last dial ended.
+    pub outcome: Outcome,
+    /// Dials that failed since the last success.
+    pub failures: u32,
+}
+
 impl Known {
     fn may_try(&self, now_ms: u64) -> bool {
         let wait = match self.failures {
@@ -54,6 +102,20 @@ impl Known {
         };
         // If the clock was set back, every address may be tried.
         now_ms < self.tried_ms || now_ms - self.tried_ms >= wait
+    }
+
+    /// Whether others may be told of this address.
+    fn is_reached_lately(&self, now_ms: u64) -> bool {
+        self.is_proved && self.failures == 0 && now_ms.saturating_sub(self.good_ms) < LATELY_MS
+    }
+
+    /// How the last dial ended.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match (self.tried_ms, self.failures) {
+            (0, _) => Outcome::Untried,
+            (_, 0) => Outcome::Reached,
+            _ => Outcome::Failed,
+        }
     }
 
     fn is_gone(&self, now_ms: u64) -> bool {
@@ -109,6 +171,17 @@ impl Addresses {
         }
     }
 
+    /// Somebody else names addresses of this peer. They are taken in only if no address of the peer
+    /// is known that has not failed. So nobody replaces what a peer says of itself.
+    pub(crate) fn heard(&mut self, peer: PeerId, addresses: &[Multiaddr], now_ms: u64) {
+        if self.known.iter().any(|known| known.peer == peer && known.failures == 0) {
+            return;
+        }
+        for address in addresses.iter().take(HEARD_MAX) {
+            self.insert(self.new_known(peer, address, false, now_ms));
+        }
+    }
+
     fn new_known(&self, peer: PeerId, address: &Multiaddr, is_proved: bool, now_ms: u64) -> Known {
         let group = self.grouping.of(address);
         Known {
@@ -122,12 +195,15 @@ impl Addresses {
         }
     }
 
-    /// Adds an address. An address that is known already is not changed. When there is no room, the
+    /// Adds an address. One that must not be dialed is left out, and one that is known already is
+    /// not changed. When there is no room, the
     /// new address replaces the least valuable one of its own peer if that has too many, of its own
     /// group if that is full, and else of the group with the most unproved addresses. If none of
     /// them gives way, the new address is not added.
     pub(crate) fn insert(&mut self, new: Known) {
-        if self.known.iter().any(|known| known.peer == new.peer && known.address == new.address) {
+        if !is_dialable(&new.address, self.grouping.private)
+            || self.known.iter().any(|it| it.peer == new.peer && it.address == new.address)
+        {
             return;
         }
         let of_peer = self.known.iter().filter(|known| known.peer == new.peer).count();
@@ -188,8 +264,9 @@ impl Addresses {
         several.then_some(*group)
     }
 
-    /// A dial of the peer at this address succeeded.
-    pub(crate) fn on_success(&mut self, peer: PeerId, address: &Multiaddr, now_ms: u64) {
+    /// A dial of the peer at this address succeeded. Returns whether no dial had before.
+    pub(crate) fn on_success(&mut self, peer: PeerId, address: &Multiaddr, now_ms: u64) -> bool {
+        let mut is_news = false;
         self.insert(self.new_known(peer, address, true, now_ms));
         for known in
             self.known.iter_mut().filter(|known| known.peer == peer && known.address == *address)
@@ -199,11 +276,13 @@ impl Addresses {
             {
                 count.unproved -= 1;
             }
+            is_news = !known.is_proved || known.tried_ms == 0;
             known.good_ms = now_ms;
             known.is_proved = true;
             known.failures = 0;
             known.tried_ms = now_ms;
         }
+        is_news
     }
 
     /// The peer was connected until now, so its addresses without failures count as working until
@@ -231,6 +310,38 @@ impl Addresses {
     /// Forgets all addresses of a peer.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.retain(|known| known.peer != *peer);
+    }
+
+    /// The addresses of a peer that were not reached lately and are due.
+    pub(crate) fn unreached(&self, peer: &PeerId, now_ms: u64) -> Vec<Multiaddr> {
+        let known = self.known.iter().filter(|known| known.peer == *peer);
+        let due = known.filter(|it| !it.is_reached_lately(now_ms) && it.may_try(now_ms));
+        due.map(|known| known.address.clone()).collect()
+    }
+
+    /// The addresses of a peer that others may be told of.
+    pub(crate) fn reached_lately(&self, peer: &PeerId, now_ms: u64) -> Vec<Multiaddr> {
+        let known = self.known.iter();
+        let lately = known.filter(|it| it.peer == *peer && it.is_reached_lately(now_ms));
+        lately.map(|known| known.address.clone()).collect()
+    }
+
+    /// The address to look at next, among those that are due and that `may` allows. If `is_proved`,
+    /// it is the one that was last known to work the longest ago. Otherwise it is one that no dial
+    /// has proved: the one that was tried the longest ago, or never.
+    pub(crate) fn stalest(
+        &self,
+        is_proved: bool,
+        now_ms: u64,
+        may: impl Fn(&PeerId) -> bool,
+    ) -> Option<&Known> {
+        let due = self.known.iter().filter(|known| {
+            known.is_proved == is_proved && known.may_try(now_ms) && may(&known.peer)
+        });
+        due.min_by_key(|known| match is_proved {
+            true => (known.good_ms, known.peer),
+            false => (known.tried_ms, known.peer),
+        })
     }
 
     /// An address to dial, chosen by `random` among those that are due and that `may` allows.
@@ -262,170 +373,4 @@ fn uncount(counts: &mut HashMap<Group, Count>, gone: &Known) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    const MINUTE: u64 = 60_000;
-
-    fn at(a: u16, b: u16) -> Multiaddr {
-        format!("/ip4/{}.{}.{}.{}/tcp/7700", 1 + a / 256, a % 256, b / 256, b % 256)
-            .parse()
-            .unwrap()
-    }
-
-    fn addresses() -> Addresses {
-        Addresses::new(Grouping::default())
-    }
-
-    #[test]
-    fn a_peer_that_left_is_forgotten_within_half_an_hour() {
-        let (mut addresses, peer) = (addresses(), PeerId::random());
-        let left = 1_000_000_000_000;
-        addresses.on_success(peer, &at(1, 1), left - 100 * MINUTE);
-        addresses.on_left(&peer, left);
-        let (mut now, mut dials, mut is_gone) = (left, 0, false);
-        while !is_gone {
-            assert!(now <= left + 30 * MINUTE, "not forgotten after {dials} dials");
-            if addresses.pick(now, 0, |_, _| true).is_some() {
-                dials += 1;
-                is_gone = addresses.on_failure(&peer, &[at(1, 1)], now);
-            }
-            now += 1_000;
-        }
-        assert!(now >= left + 10 * MINUTE && (3..=6).contains(&dials), "{dials} dials");
-        assert!(addresses.all().is_empty());
-    }
-
-    #[test]
-    fn a_peer_that_comes_back_is_kept() {
-        let (mut addresses, peer) = (addresses(), PeerId::random());
-        addresses.on_success(peer, &at(1, 1), 0);
-        for minute in [1, 2, 3, 4] {
-            assert!(!addresses.on_failure(&peer, &[at(1, 1)], minute * MINUTE));
-        }
-        addresses.on_success(peer, &at(1, 1), 15 * MINUTE);
-        assert!(!addresses.on_failure(&peer, &[at(1, 1)], 16 * MINUTE));
-        assert!(addresses.on_failure(&PeerId::random(), &[at(1, 1)], 0), "nothing is known of it");
-        // This node was off for a day, so the address last worked long ago. Even so, it is
-        // forgotten only after the third failure in a row, which comes a minute later.
-        let day_later = 16 * MINUTE + 24 * 60 * MINUTE;
-        for (minute, is_gone) in [(0, false), (1, true)] {
-            assert_eq!(
-                addresses.on_failure(&peer, &[at(1, 1)], day_later + minute * MINUTE),
-                is_gone,
-                "{minute}"
-            );
-        }
-    }
-
-    #[test]
-    fn one_group_cannot_push_out_the_others() {
-        let mut addresses = addresses();
-        let honest = PeerId::random();
-        addresses.on_success(honest, &at(0, 1), 5);
-        for number in 0..2_560 {
-            addresses.claimed(PeerId::random(), &[at(1, number)], 10);
-        }
-        assert_eq!(addresses.all().len(), 10 * PER_GROUP_MAX + 1);
-        for number in 0..5_000 {
-            addresses.claimed(PeerId::random(), &[at(2 + number % 3_000, number / 3_000)], 10);
-        }
-        assert_eq!(addresses.all().len(), ADDRESSES_MAX);
-        assert!(addresses.all().iter().any(|known| known.peer == honest));
-    }
-
-    #[test]
-    fn the_worst_of_a_full_group_gives_way() {
-        let mut addresses = addresses();
-        let peers: Vec<PeerId> = (0..PER_GROUP_MAX).map(|_| PeerId::random()).collect();
-        for (number, peer) in (0..).zip(&peers) {
-            addresses.on_success(*peer, &at(1, number), 1_000);
-        }
-        addresses.on_failure(&peers[7], &[at(1, 7)], 2_000);
-        addresses.claimed(PeerId::random(), &[at(1, 99)], 3_000);
-        assert_eq!(addresses.all().len(), PER_GROUP_MAX);
-        assert!(!addresses.all().iter().any(|known| known.peer == peers[7]));
-    }
-
-    /// Checks the stored counts against a new count.
-    fn assert_counted(addresses: &Addresses) {
-        let mut counts: HashMap<Group, Count> = HashMap::new();
-        for known in addresses.all() {
-            let count = counts.entry(known.group).or_default();
-            count.all += 1;
-            count.unproved += usize::from(!known.is_proved);
-        }
-        assert_eq!(addresses.counts, counts);
-    }
-
-    #[test]
-    fn a_peers_next_claim_replaces_its_last_one() {
-        let (mut addresses, liar, other) = (addresses(), PeerId::random(), PeerId::random());
-        addresses.claimed(other, &[at(0, 1), at(1, 1)], 1);
-        addresses.on_success(liar, &at(2, 1), 1);
-        for round in 0..600 {
-            let claim: Vec<Multiaddr> = (0..8).map(|number| at(3 + round, number << 8)).collect();
-            addresses.claimed(liar, &claim, 2);
-            let of_liar: Vec<&Known> =
-                addresses.all().iter().filter(|known| known.peer == liar).collect();
-            assert_eq!(of_liar.len(), PER_PEER_MAX);
-            assert_eq!(
-                of_liar.iter().filter(|known| claim.contains(&known.address)).count(),
-                PER_PEER_MAX - 1
-            );
-            assert!(
-                of_liar.iter().any(|known| known.is_proved),
-                "a claim replaces no proved address"
-            );
-        }
-        assert_eq!(addresses.all().len(), PER_PEER_MAX + 2);
-        assert_counted(&addresses);
-        // A peer keeps at most eight addresses, even if all of them work.
-        (0..20).for_each(|number| addresses.on_success(liar, &at(4, number << 8), 3));
-        assert_eq!(addresses.all().iter().filter(|known| known.peer == liar).count(), PER_PEER_MAX);
-        addresses.claimed(other, &[], 4);
-        addresses.forget(&liar);
-        assert!(addresses.all().is_empty());
-        assert_counted(&addresses);
-    }
-
-    /// Each claim is alone in its group, so the honest peers have the largest group.
-    #[test]
-    fn claims_push_out_no_address_that_works() {
-        let mut addresses = addresses();
-        let honest: Vec<PeerId> = (0..10).map(|_| PeerId::random()).collect();
-        for (number, peer) in (0..).zip(&honest) {
-            addresses.on_success(*peer, &at(0, number), 5);
-        }
-        for number in 0..5_000 {
-            addresses.claimed(PeerId::random(), &[at(1 + number, 0)], 10);
-        }
-        assert_eq!(addresses.all().len(), ADDRESSES_MAX);
-        let kept =
-            honest.iter().filter(|peer| addresses.all().iter().any(|known| known.peer == **peer));
-        assert_eq!(kept.count(), honest.len());
-        addresses.on_success(PeerId::random(), &at(6_000, 0), 11);
-        assert_eq!(
-            addresses.all().iter().filter(|known| known.is_proved).count(),
-            honest.len() + 1
-        );
-        assert_eq!(addresses.all().len(), ADDRESSES_MAX);
-        assert_counted(&addresses);
-    }
-
-    #[test]
-    fn only_who_may_be_dialed_is_picked() {
-        let mut addresses = addresses();
-        let (one, other) = (PeerId::random(), PeerId::random());
-        addresses.claimed(one, &[at(1, 1)], 1);
-        addresses.on_success(other, &at(2, 1), 1);
-        for random in 0..20 {
-            assert_eq!(addresses.pick(5, random, |peer, _| *peer == one).unwrap().peer, one);
-            assert!(addresses.pick(5, random, |_, _| false).is_none());
-        }
-        let picked: Vec<PeerId> =
-            (0..20).map(|random| addresses.pick(5, random, |_, _| true).unwrap().peer).collect();
-        assert!(picked.contains(&one) && picked.contains(&other));
-    }
-}
+mod tests;

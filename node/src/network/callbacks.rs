@@ -1,0 +1,177 @@
+//! Calls back: does a connected peer answer at the addresses that it claims?
+//!
+//! A claim costs nothing. If nodes passed on claims as they come, a few liars could have a whole
+//! network dial a stranger's host, or fill its nodes' memory with addresses where nobody is. So an
+//! address is passed on only after this node has reached the peer there. A peer that made the
+//! connection itself is called back: a second connection, from an identity that is used for nothing
+//! else, ends as soon as the handshake shows who answers. The two nodes speak nothing else on it,
+//! so their own connection is left alone.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{FuturesUnordered, StreamExt};
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, DialOpts, PortUse, Transport};
+use libp2p::core::{Endpoint, transport::TransportError};
+use libp2p::{Multiaddr, PeerId};
+use prometheus_client::registry::Registry;
+
+use super::behaviour::{Guards, transport};
+use super::transport::is_refusal;
+use super::{Keypair, NetworkConfig, NetworkError};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Most calls under way. A call to a silent host takes 10 s, so this many silent hosts delay the
+/// others by that.
+const RUNNING_MAX: usize = 8;
+
+/// Most calls that wait. Beyond it none is added: the address is looked at later, as every other
+/// address of the store.
+const WAITING_MAX: usize = 128;
+
+/// Most calls begun in a minute, a quarter of all dials of learned addresses that the node may make
+/// in that time. So peers that claim many addresses leave most of these dials to others.
+const A_MINUTE_MAX: usize = 256;
+
+/// Whether a peer answered at an address that it claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The peer itself answered.
+    Reached,
+    /// Nobody or another peer answered.
+    Failed,
+    /// Our own rules did not allow the dial, so nothing is known.
+    Undialed,
+}
+
+/// The calls that wait, and those under way.
+pub(crate) struct Callbacks {
+    transport: Boxed<(PeerId, StreamMuxerBox)>,
+    waiting: VecDeque<(PeerId, Multiaddr)>,
+    /// When the calls of the last minute began.
+    begun: VecDeque<Instant>,
+    running: FuturesUnordered<BoxFuture<'static, (PeerId, Multiaddr, Answer)>>,
+}
+
+impl Callbacks {
+    /// The calls obey the same rules for learned addresses as all dials of the node.
+    ///
+    /// # Errors
+    /// [`NetworkError::Transport`].
+    pub(crate) fn new(config: &NetworkConfig, guards: &Guards) -> Result<Self, NetworkError> {
+        let identity = Keypair::generate_ed25519();
+        let config = NetworkConfig { identity, faults: false, ..config.clone() };
+        let guards = Guards { dials: guards.dials.clone(), ..Guards::new(&config) };
+        // The bytes of calls are not counted: there are few.
+        let transport = transport(&config, &mut Registry::default(), &guards)?;
+        Ok(Self {
+            transport,
+            waiting: VecDeque::new(),
+            begun: VecDeque::new(),
+            running: FuturesUnordered::new(),
+        })
+    }
+
+    /// Calls the peer at this address soon. A call that waits already is not added.
+    pub(crate) fn add(&mut self, peer: PeerId, address: Multiaddr, now: Instant) {
+        let call = (peer, address);
+        if self.waiting.len() < WAITING_MAX && !self.waiting.contains(&call) {
+            self.waiting.push_back(call);
+            self.begin(now);
+        }
+    }
+
+    /// Begins the calls for which there is room.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        while self.begun.front().is_some_and(|at| now.duration_since(*at) >= MINUTE) {
+            self.begun.pop_front();
+        }
+        while self.running.len() < RUNNING_MAX
+            && self.begun.len() < A_MINUTE_MAX
+            && let Some((peer, address)) = self.waiting.pop_front()
+        {
+            self.begun.push_back(now);
+            let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+            let call = match self.transport.dial(address.clone(), options) {
+                // The muxer is dropped, which closes the connection.
+                Ok(dial) => async move {
+                    match dial.await {
+                        Ok((found, _)) if found == peer => (peer, address, Answer::Reached),
+                        _ => (peer, address, Answer::Failed),
+                    }
+                }
+                .boxed(),
+                Err(error) => {
+                    let is_refused = is_refusal(&error);
+                    let is_unfit = matches!(error, TransportError::MultiaddrNotSupported(_));
+                    let answer =
+                        if is_refused || is_unfit { Answer::Undialed } else { Answer::Failed };
+                    async move { (peer, address, answer) }.boxed()
+                }
+            };
+            self.running.push(call);
+        }
+    }
+
+    /// The next call that has ended. Never resolves while there is none. Cancel safe.
+    pub(crate) async fn ended(&mut self) -> (PeerId, Multiaddr, Answer) {
+        match self.running.next().await {
+            Some(ended) => {
+                self.begin(Instant::now());
+                ended
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::network::tests::{Node, config, within, without_peer};
+
+    #[tokio::test]
+    async fn a_call_tells_who_answers() {
+        let node = Node::start(config(&[])).await;
+        let there = without_peer(&node.address());
+        let private = NetworkConfig { private: true, ..config(&[]) };
+        for (peer, address, answer) in [
+            (node.id(), there.clone(), Answer::Reached),
+            (PeerId::random(), there, Answer::Failed),
+            (node.id(), "/ip4/127.0.0.1/tcp/1".parse().unwrap(), Answer::Failed),
+            (node.id(), "/dns4/localhost/tcp/1".parse().unwrap(), Answer::Undialed),
+        ] {
+            let mut calls = Callbacks::new(&private, &Guards::new(&private)).unwrap();
+            let now = Instant::now();
+            calls.add(peer, address.clone(), now);
+            let ended = within("an answer", calls.ended()).await;
+            assert_eq!(ended, (peer, address.clone(), answer));
+            if answer != Answer::Undialed {
+                calls.add(peer, address.clone(), now);
+                let again = within("an answer", calls.ended()).await;
+                assert_eq!(again.2, Answer::Undialed, "not twice in a minute: {address}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn claims_cause_only_so_many_calls_a_minute() {
+        let private = NetworkConfig { private: true, ..config(&[]) };
+        let (mut calls, start) =
+            (Callbacks::new(&private, &Guards::new(&private)).unwrap(), Instant::now());
+        let mut begun = 0;
+        for number in 0..4 * A_MINUTE_MAX {
+            // These are refused at once.
+            calls.add(PeerId::random(), format!("/dns4/n{number}/tcp/1").parse().unwrap(), start);
+            begun += calls.running.len();
+            calls.running.clear();
+        }
+        assert_eq!((begun, calls.waiting.len()), (A_MINUTE_MAX, WAITING_MAX));
+        calls.begin(start + MINUTE);
+        assert_eq!(calls.running.len(), RUNNING_MAX);
+    }
+}

@@ -1,0 +1,217 @@
+//! What is remembered, replaced and forgotten.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+const MINUTE: u64 = 60_000;
+
+fn at(a: u16, b: u16) -> Multiaddr {
+    format!("/ip4/{}.{}.{}.{}/tcp/7700", 1 + a / 256, a % 256, b / 256, b % 256).parse().unwrap()
+}
+
+fn addresses() -> Addresses {
+    Addresses::new(Grouping::default())
+}
+
+#[test]
+fn a_peer_that_left_is_forgotten_within_half_an_hour() {
+    let (mut addresses, peer) = (addresses(), PeerId::random());
+    let left = 1_000_000_000_000;
+    addresses.on_success(peer, &at(1, 1), left - 100 * MINUTE);
+    addresses.on_left(&peer, left);
+    let (mut now, mut dials, mut is_gone) = (left, 0, false);
+    while !is_gone {
+        assert!(now <= left + 30 * MINUTE, "not forgotten after {dials} dials");
+        if addresses.pick(now, 0, |_, _| true).is_some() {
+            dials += 1;
+            is_gone = addresses.on_failure(&peer, &[at(1, 1)], now);
+        }
+        now += 1_000;
+    }
+    assert!(now >= left + 10 * MINUTE && (3..=6).contains(&dials), "{dials} dials");
+    assert!(addresses.all().is_empty());
+}
+
+#[test]
+fn a_peer_that_comes_back_is_kept() {
+    let (mut addresses, peer) = (addresses(), PeerId::random());
+    addresses.on_success(peer, &at(1, 1), 0);
+    for minute in [1, 2, 3, 4] {
+        assert!(!addresses.on_failure(&peer, &[at(1, 1)], minute * MINUTE));
+    }
+    addresses.on_success(peer, &at(1, 1), 15 * MINUTE);
+    assert!(!addresses.on_failure(&peer, &[at(1, 1)], 16 * MINUTE));
+    assert!(addresses.on_failure(&PeerId::random(), &[at(1, 1)], 0), "nothing is known of it");
+    // This node was off for a day, so the address last worked long ago. Even so, it is
+    // forgotten only after the third failure in a row, which comes a minute later.
+    let day_later = 16 * MINUTE + 24 * 60 * MINUTE;
+    for (minute, is_gone) in [(0, false), (1, true)] {
+        assert_eq!(
+            addresses.on_failure(&peer, &[at(1, 1)], day_later + minute * MINUTE),
+            is_gone,
+            "{minute}"
+        );
+    }
+}
+
+#[test]
+fn one_group_cannot_push_out_the_others() {
+    let mut addresses = addresses();
+    let honest = PeerId::random();
+    addresses.on_success(honest, &at(0, 1), 5);
+    for number in 0..2_560 {
+        addresses.claimed(PeerId::random(), &[at(1, number)], 10);
+    }
+    assert_eq!(addresses.all().len(), 10 * PER_GROUP_MAX + 1);
+    for number in 0..5_000 {
+        addresses.claimed(PeerId::random(), &[at(2 + number % 3_000, number / 3_000)], 10);
+    }
+    assert_eq!(addresses.all().len(), ADDRESSES_MAX);
+    assert!(addresses.all().iter().any(|known| known.peer == honest));
+}
+
+#[test]
+fn the_worst_of_a_full_group_gives_way() {
+    let mut addresses = addresses();
+    let peers: Vec<PeerId> = (0..PER_GROUP_MAX).map(|_| PeerId::random()).collect();
+    for (number, peer) in (0..).zip(&peers) {
+        addresses.on_success(*peer, &at(1, number), 1_000);
+    }
+    addresses.on_failure(&peers[7], &[at(1, 7)], 2_000);
+    addresses.claimed(PeerId::random(), &[at(1, 99)], 3_000);
+    assert_eq!(addresses.all().len(), PER_GROUP_MAX);
+    assert!(!addresses.all().iter().any(|known| known.peer == peers[7]));
+}
+
+/// Checks the stored counts against a new count.
+fn assert_counted(addresses: &Addresses) {
+    let mut counts: HashMap<Group, Count> = HashMap::new();
+    for known in addresses.all() {
+        let count = counts.entry(known.group).or_default();
+        count.all += 1;
+        count.unproved += usize::from(!known.is_proved);
+    }
+    assert_eq!(addresses.counts, counts);
+}
+
+#[test]
+fn a_peers_next_claim_replaces_its_last_one() {
+    let (mut addresses, liar, other) = (addresses(), PeerId::random(), PeerId::random());
+    addresses.claimed(other, &[at(0, 1), at(1, 1)], 1);
+    addresses.on_success(liar, &at(2, 1), 1);
+    for round in 0..600 {
+        let claim: Vec<Multiaddr> = (0..8).map(|number| at(3 + round, number << 8)).collect();
+        addresses.claimed(liar, &claim, 2);
+        let of_liar: Vec<&Known> =
+            addresses.all().iter().filter(|known| known.peer == liar).collect();
+        assert_eq!(of_liar.len(), PER_PEER_MAX);
+        assert_eq!(
+            of_liar.iter().filter(|known| claim.contains(&known.address)).count(),
+            PER_PEER_MAX - 1
+        );
+        assert!(of_liar.iter().any(|known| known.is_proved), "a claim replaces no proved address");
+    }
+    assert_eq!(addresses.all().len(), PER_PEER_MAX + 2);
+    assert_counted(&addresses);
+    // A peer keeps at most eight addresses, even if all of them work.
+    for number in 0..20 {
+        addresses.on_success(liar, &at(4, number << 8), 3);
+    }
+    assert_eq!(addresses.all().iter().filter(|known| known.peer == liar).count(), PER_PEER_MAX);
+    addresses.claimed(other, &[], 4);
+    addresses.forget(&liar);
+    assert!(addresses.all().is_empty());
+    assert_counted(&addresses);
+}
+
+/// Each claim is alone in its group, so the honest peers have the largest group.
+#[test]
+fn claims_push_out_no_address_that_works() {
+    let mut addresses = addresses();
+    let honest: Vec<PeerId> = (0..10).map(|_| PeerId::random()).collect();
+    for (number, peer) in (0..).zip(&honest) {
+        addresses.on_success(*peer, &at(0, number), 5);
+    }
+    for number in 0..5_000 {
+        addresses.claimed(PeerId::random(), &[at(1 + number, 0)], 10);
+    }
+    assert_eq!(addresses.all().len(), ADDRESSES_MAX);
+    let kept =
+        honest.iter().filter(|peer| addresses.all().iter().any(|known| known.peer == **peer));
+    assert_eq!(kept.count(), honest.len());
+    addresses.on_success(PeerId::random(), &at(6_000, 0), 11);
+    assert_eq!(addresses.all().iter().filter(|known| known.is_proved).count(), honest.len() + 1);
+    assert_eq!(addresses.all().len(), ADDRESSES_MAX);
+    assert_counted(&addresses);
+}
+
+#[test]
+fn only_who_may_be_dialed_is_picked() {
+    let mut addresses = addresses();
+    let (one, other) = (PeerId::random(), PeerId::random());
+    addresses.claimed(one, &[at(1, 1)], 1);
+    addresses.on_success(other, &at(2, 1), 1);
+    for random in 0..20 {
+        assert_eq!(addresses.pick(5, random, |peer, _| *peer == one).unwrap().peer, one);
+        assert!(addresses.pick(5, random, |_, _| false).is_none());
+    }
+    let picked: Vec<PeerId> =
+        (0..20).map(|random| addresses.pick(5, random, |_, _| true).unwrap().peer).collect();
+    assert!(picked.contains(&one) && picked.contains(&other));
+}
+
+#[test]
+fn nobody_replaces_what_a_peer_says_of_itself() {
+    let (mut addresses, peer) = (addresses(), PeerId::random());
+    addresses.claimed(peer, &[at(1, 1)], 1);
+    addresses.heard(peer, &[at(2, 1)], 1);
+    let of_peer = |addresses: &Addresses| -> Vec<Multiaddr> {
+        addresses.all().iter().map(|known| known.address.clone()).collect()
+    };
+    assert_eq!(of_peer(&addresses), [at(1, 1)]);
+    // A claim that fails leaves room for what others say.
+    addresses.on_failure(&peer, &[at(1, 1)], 2);
+    addresses.heard(peer, &[at(2, 1), at(3, 1), at(4, 1)], 3);
+    assert_eq!(of_peer(&addresses), [at(1, 1), at(2, 1), at(3, 1)]);
+    // What must not be dialed is not remembered, whoever says it.
+    let (liar, private) = (PeerId::random(), "/ip4/10.0.0.1/tcp/1".parse().unwrap());
+    addresses.heard(liar, &[private], 3);
+    assert_eq!(addresses.all().len(), 3);
+}
+
+#[test]
+fn only_who_was_reached_lately_is_passed_on() {
+    let (mut addresses, peer) = (addresses(), PeerId::random());
+    addresses.claimed(peer, &[at(1, 1), at(2, 1), at(3, 1)], 1);
+    assert!(addresses.reached_lately(&peer, 1).is_empty());
+    assert_eq!(addresses.unreached(&peer, 1), [at(1, 1), at(2, 1), at(3, 1)]);
+    assert!(addresses.on_success(peer, &at(1, 1), 2));
+    assert!(!addresses.on_success(peer, &at(1, 1), 3), "that was known");
+    assert_eq!(addresses.reached_lately(&peer, 2 + LATELY_MS), [at(1, 1)]);
+    assert!(addresses.reached_lately(&peer, 3 + LATELY_MS).is_empty());
+    addresses.on_failure(&peer, &[at(2, 1)], 3);
+    assert_eq!(addresses.unreached(&peer, 4), [at(3, 1)], "neither who was reached nor who failed");
+    addresses.on_failure(&peer, &[at(1, 1)], 5);
+    assert!(addresses.reached_lately(&peer, 5).is_empty());
+}
+
+#[test]
+fn a_look_is_at_who_waits_longest() {
+    let mut addresses = addresses();
+    let peers: Vec<PeerId> = (0..4).map(|_| PeerId::random()).collect();
+    for (number, peer) in (0..).zip(&peers) {
+        addresses.claimed(*peer, &[at(1, number)], 1);
+    }
+    addresses.on_failure(&peers[0], &[at(1, 0)], 2);
+    addresses.on_success(peers[1], &at(1, 1), 4);
+    addresses.on_success(peers[2], &at(1, 2), 3);
+    let now = 3 + RETRY_MS;
+    let look = |is_proved, not: &[PeerId]| {
+        addresses.stalest(is_proved, now, |peer| !not.contains(peer)).map(|known| known.peer)
+    };
+    assert_eq!(look(false, &[]), Some(peers[3]), "who was never tried");
+    assert_eq!(look(false, &[peers[3]]), Some(peers[0]));
+    assert_eq!(look(false, &[peers[3], peers[0]]), None);
+    assert_eq!((look(true, &[]), look(true, &[peers[2]])), (Some(peers[2]), Some(peers[1])));
+    assert!(addresses.stalest(false, 3, |peer| *peer == peers[0]).is_none(), "not due yet");
+}

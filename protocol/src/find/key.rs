@@ -1,0 +1,126 @@
+//! What nodes announce in the index, and the key under which it stands there.
+
+use bincode::{Decode, Encode};
+use ledger::codec;
+use ledger::hash::{ChainId, Domain, Hash};
+
+use crate::eras::Era;
+
+/// Most groups of eras of a chain. A node that keeps all of them renews as many records, so the
+/// cost of renewal stays the same however long the chain is.
+pub const GROUPS_MAX: u64 = 256;
+
+/// The eras from `number * 2^exponent` on, `2^exponent` of them. Eras are announced in groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct EraGroup {
+    /// Binary logarithm of the number of eras.
+    pub exponent: u32,
+    /// Number of the group among those of its size, from 0.
+    pub number: u64,
+}
+
+impl EraGroup {
+    /// The group of an era in a chain with this many eras. Groups are as small as possible, such
+    /// that the chain has at most [`GROUPS_MAX`] of them.
+    #[must_use]
+    pub fn of(era: Era, eras: u64) -> Self {
+        /// Leading zero bits of the largest number of a group.
+        const SPARE: u32 = (GROUPS_MAX - 1).leading_zeros();
+        let exponent = SPARE.saturating_sub(eras.saturating_sub(1).leading_zeros());
+        Self { exponent, number: era.0.checked_shr(exponent).unwrap_or(0) }
+    }
+}
+
+/// What a node may have, as the index knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum Object {
+    /// At least one era of a group.
+    Eras(EraGroup),
+    /// A file, by its id.
+    File(Hash),
+}
+
+impl Object {
+    /// Its key in the index of this chain.
+    #[must_use]
+    pub fn key(self, chain: ChainId) -> Key {
+        let object = codec::encode(&self);
+        Key(Hash::of(Domain::Provide, &[chain.as_bytes(), &object]))
+    }
+}
+
+/// A key of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub Hash);
+
+impl Key {
+    /// The key with these bytes. `None` unless there are 32 of them.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(|bytes| Self(Hash(bytes)))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_chain_has_at_most_256_groups_and_as_small_ones_as_possible() {
+        // eras of the chain, exponent
+        for (eras, exponent) in [
+            (0, 0),
+            (1, 0),
+            (256, 0),
+            (257, 1),
+            (512, 1),
+            (513, 2),
+            (1 << 20, 12),
+            ((1 << 20) + 1, 13),
+            (u64::MAX, 56),
+        ] {
+            let last = EraGroup::of(Era(eras.saturating_sub(1)), eras);
+            assert_eq!(last.exponent, exponent, "{eras} eras");
+            assert!(last.number < GROUPS_MAX, "{eras} eras: {last:?}");
+        }
+        let groups: BTreeSet<EraGroup> = (0..700).map(|era| EraGroup::of(Era(era), 700)).collect();
+        assert_eq!(groups.len(), 175);
+        assert_eq!(EraGroup::of(Era(7), 700), EraGroup { exponent: 2, number: 1 });
+    }
+
+    #[test]
+    fn a_key_belongs_to_one_object_of_one_chain() {
+        let chain = ChainId(Hash([7; 32]));
+        let group = |exponent, number| Object::Eras(EraGroup { exponent, number });
+        let objects = [
+            group(0, 0),
+            group(0, 1),
+            group(1, 0),
+            Object::File(Hash::ZERO),
+            Object::File(Hash([1; 32])),
+        ];
+        let keys: BTreeSet<Key> = objects.iter().map(|object| object.key(chain)).collect();
+        assert_eq!(keys.len(), objects.len());
+        assert_ne!(group(0, 0).key(chain), group(0, 0).key(ChainId(Hash([8; 32]))));
+        let key = group(0, 0).key(chain);
+        assert_eq!(Key::parse(key.0.as_bytes()), Some(key));
+        assert_eq!(Key::parse(&[1; 31]), None);
+    }
+
+    /// SHA-256 as another program computes it over the bytes that `docs/protocol/network.md` names.
+    #[test]
+    fn keys_are_frozen() {
+        let key = |object: Object| object.key(ChainId(Hash([7; 32]))).0.to_string();
+        assert_eq!(
+            key(Object::Eras(EraGroup { exponent: 2, number: 5 })),
+            "0530d587f1f02210c40b5740f29b7113d871c9df7f3e3c1a942f1b9bedbdc215"
+        );
+        assert_eq!(
+            key(Object::File(Hash([9; 32]))),
+            "cddcedb65d016d67a43b1c6516fb36079bdf46e3b2ef8c7ff6107970efeecd2f"
+        );
+    }
+}
