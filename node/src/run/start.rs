@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::Context;
 use ledger::chain::Chain;
 use ledger::signature::PublicKey;
 use ledger::store::{Snapshots, Staging, Store};
@@ -22,6 +23,7 @@ use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::driver::archive::{self, Sharing};
 use crate::driver::audit::Auditor;
+use crate::driver::find::{self, TO_FIND, ToFind};
 use crate::driver::joining::Joining;
 use crate::driver::live::{self, Driver, Joined, ToArchive};
 use crate::driver::peer_numbers::PeerNumbers;
@@ -63,6 +65,9 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
     let mut tasks = watch_node(&home, &view, ends.disk, &stopping);
     let verified = start_verifier(&mut tasks, &chain, inbox.transactions, ends.submissions);
     metrics::register(&mut registry, view.clone(), disk(&home));
+    let to_find =
+        start_find(&mut tasks, &view, &network, clock, ends.seeking, &mut registry, &stopping)?;
+    operator.on_find(to_find.clone());
     start_rpc(&mut tasks, opened.listener, &view, registry, &stopping);
 
     let (snapshots, writing) = start_snapshots(&home, &store, &view.tip, clock, &stopping)?;
@@ -115,6 +120,7 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
         checkpoint: opened.checkpoint,
         snapshots: offers,
         archive: to_archive,
+        find: to_find,
     };
     let inputs = live::Inputs {
         consensus: inbox.consensus,
@@ -160,6 +166,32 @@ fn start_archive(
     };
     tasks.add_thread(ARCHIVE, spawn_thread("archive", move || archive::run(parts))?);
     Ok((to_archive, from_archive))
+}
+
+/// Starts the task that searches. Returns the way to it.
+fn start_find(
+    tasks: &mut Tasks,
+    view: &View,
+    network: &Network,
+    clock: Clock,
+    seeking: watch::Sender<Option<String>>,
+    registry: &mut Registry,
+    stop: &watch::Receiver<bool>,
+) -> anyhow::Result<mpsc::Sender<ToFind>> {
+    let (to_find, inbox) = mpsc::channel(TO_FIND);
+    let parts = find::Parts {
+        clock,
+        network: network.clone(),
+        view: view.clone(),
+        seeking,
+        floods: view.chain.genesis().is_local_template(),
+        meters: find::Meters::new(registry),
+        inbox,
+        stop: stop.clone(),
+    };
+    let seed = getrandom::u64().context("no randomness from the system")?;
+    tasks.add("the search", tokio::spawn(find::run(parts, seed)));
+    Ok(to_find)
 }
 
 /// Joins the chain if the node has no blocks yet, then drives the machine of `live` from there.
@@ -308,6 +340,7 @@ struct Ends {
     disk: watch::Sender<Disk>,
     executed: watch::Sender<Height>,
     archive: watch::Sender<Arc<ArchiveView>>,
+    seeking: watch::Sender<Option<String>>,
 }
 
 /// Makes the view for readers, and the ends of its channels for the parts that write them.
@@ -332,6 +365,7 @@ fn connect(
     let (disk_sender, disk) = watch::channel(Disk::default());
     let (executed_sender, executed) = watch::channel(Height(0));
     let view = ArchiveView { keep, ..ArchiveView::default() };
+    let (seeking_sender, seeking) = watch::channel(None);
     let (archive_sender, archive) = watch::channel(Arc::new(view));
     let journal = Arc::new(Journal::default());
     let outputs = live::Outputs {
@@ -362,6 +396,7 @@ fn connect(
         disk,
         executed,
         archive,
+        seeking,
         started: Instant::now(),
     };
     let ends = Ends {
@@ -375,6 +410,7 @@ fn connect(
         disk: disk_sender,
         executed: executed_sender,
         archive: archive_sender,
+        seeking: seeking_sender,
     };
     (view, ends)
 }

@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(Key::parse(&[1; 31]), None);
     }
 
-    /// SHA-256 as another program computes it, over the bytes that `docs/protocol/network.md` names.
+    /// SHA-256 as another program computes it over the bytes that `docs/protocol/network.md` names.
     #[test]
     fn keys_are_frozen() {
         let key = |object: Object| object.key(ChainId(Hash([7; 32]))).0.to_string();

@@ -185,6 +185,7 @@ impl Driver {
         self.look_at_peers().await;
         self.look_at_fetches(now).await;
         self.give(Input::Time).await;
+        self.is_unshown |= self.parts.view.borrow().own != self.machine.announcement().eras;
         if std::mem::take(&mut self.is_unshown) {
             self.show();
         }
@@ -430,12 +431,23 @@ impl Driver {
         }
     }
 
+    /// The eras that are to be here and are not.
+    fn missing(&self) -> EraRanges {
+        let own = &self.machine.announcement().eras;
+        match self.parts.sharing.keep {
+            Keep::Full => EraRanges::of((0..self.eras).map(Era).filter(|era| !own.contains(*era))),
+            Keep::Bytes(_) | Keep::Recent(_) => EraRanges::of(self.fetching.iter().copied()),
+        }
+    }
+
     /// Updates the view.
     fn show(&self) {
         let claims = self.peers.iter().map(|(id, peer)| (id.to_string(), peer.claims.clone()));
         let shown = ArchiveView {
             keep: self.parts.sharing.keep,
             is_fetching: !self.fetching.is_empty(),
+            own: self.machine.announcement().eras.clone(),
+            missing: self.missing(),
             claims: claims.collect(),
         };
         self.parts.view.send_replace(Arc::new(shown));

@@ -80,8 +80,8 @@ impl Records {
         }
     }
 
-    /// Stores or renews the record of another node. `subnet` is that of the connection over which it
-    /// came, since its addresses are only a claim.
+    /// Stores or renews the record of another node. `subnet` is that of the connection over which
+    /// it came, since its addresses are only a claim.
     ///
     /// If the key has all its holders, the newcomer takes the place of one of them, chosen at
     /// random among those of the subnet that has the most of them, the newcomer included. If the
