@@ -332,8 +332,6 @@ mod tests {
             ("testnet stop --nodes 4", false),
             ("status --rpc http://127.0.0.1:7701 --json", true),
             ("peers", true),
-            ("nodes --home /h --json", true),
-            ("nodes --rpc http://127.0.0.1:7701", false),
             ("sync", true),
             ("sync --watch --json --rpc http://127.0.0.1:7701", true),
             ("sync --watch 5", false),
@@ -349,6 +347,14 @@ mod tests {
             let words = std::iter::once("cairn-node").chain(line.split_whitespace());
             let parsed = Cli::from_words(words.map(OsString::from));
             assert_eq!(parsed.is_ok(), valid, "{line}");
+        }
+    }
+
+    #[test]
+    fn known_nodes_are_asked_for_by_home() {
+        for (line, valid) in [("nodes --home /h --json", true), ("nodes --rpc http://h:1", false)] {
+            let words = std::iter::once("cairn-node").chain(line.split_whitespace());
+            assert_eq!(Cli::from_words(words.map(OsString::from)).is_ok(), valid, "{line}");
         }
     }
 }

@@ -64,8 +64,8 @@ impl Dials {
         result
     }
 
-    /// Whether an address that was found by multicast may be dialed now, which may be one of our own
-    /// network. If so, the dial is recorded.
+    /// Whether an address that was found by multicast may be dialed now. It may be one of our own
+    /// network. If it may be dialed, the dial is recorded.
     pub(crate) fn allow_local(&self, address: &Multiaddr, now: Instant) -> Result<(), Undialed> {
         self.lock().record(&without_peer(address), true, now)
     }

@@ -35,7 +35,7 @@ pub(crate) type Named = (PeerId, Vec<Multiaddr>);
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Kademlia's own event.
-    Kademlia(kad::Event),
+    Kademlia(Box<kad::Event>),
     /// An answer named these peers.
     Heard(Vec<Named>),
     /// An answer named these providers. They are among those heard.
@@ -133,6 +133,6 @@ impl NetworkBehaviour for Discovery {
         if let Some(answer) = self.answers.pop_front() {
             return Poll::Ready(ToSwarm::GenerateEvent(answer));
         }
-        self.kad.poll(cx).map(|event| event.map_out(Event::Kademlia))
+        self.kad.poll(cx).map(|event| event.map_out(|event| Event::Kademlia(Box::new(event))))
     }
 }

@@ -32,8 +32,8 @@ const fn outbox_queue(topic: Topic) -> usize {
     }
 }
 
-/// Most providers that wait for the reader of a look-up. Beyond it they are dropped: an honest index
-/// names 20.
+/// Most providers that wait for the reader of a look-up. Beyond it they are dropped: an honest
+/// index names 20.
 const PROVIDERS: usize = 256;
 
 /// What a look-up in the index tells.
@@ -62,6 +62,7 @@ pub(crate) enum Command {
     Ban(PeerId, Charge),
     Served(PeerId, Service),
     Dial(Multiaddr),
+    DialHolder(PeerId, Vec<Multiaddr>),
     Provide([u8; 32]),
     Withdraw([u8; 32]),
     LookUp([u8; 32], mpsc::Sender<ProviderEvent>),
@@ -279,6 +280,13 @@ impl Network {
         self.command(Command::Dial(address));
     }
 
+    /// Dials a peer that has what this node fetches, at addresses that others named: each of them
+    /// must be fit for it, and is dialed once a minute. The connection lasts 10 min at least, or
+    /// longer if a place is free.
+    pub fn dial_holder(&self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        self.command(Command::DialHolder(peer, addresses));
+    }
+
     /// The connected peers of our chain, ordered by identity, kept up to date.
     pub fn peers(&self) -> watch::Receiver<Arc<Vec<PeerInfo>>> {
         self.peers.clone()
@@ -296,8 +304,7 @@ impl Network {
     }
 
     /// Looks up in the index who has the object of a key. The channel closes after
-    /// [`ProviderEvent::Ended`], or at once if too many look-ups are under way. Dropping it gives up
-    /// nothing but the results.
+    /// [`ProviderEvent::Ended`], or at once if too many look-ups are under way.
     pub fn find_providers(&self, key: [u8; 32]) -> mpsc::Receiver<ProviderEvent> {
         let (sender, found) = mpsc::channel(PROVIDERS);
         self.command(Command::LookUp(key, sender));

@@ -54,7 +54,7 @@ const FROM_ARCHIVE: usize = 16;
 /// # Errors
 /// Staged segments cannot be opened, or a thread cannot be started.
 pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Running> {
-    let Opened { home, config, chain, store, network, inbox, clock, mut registry, .. } = opened;
+    let Opened { home, config, chain, store, network, inbox, clock, registry, .. } = opened;
     let (rpc_address, tip) = (opened.listener.address(), opened.tip.clone());
     let role = role(opened.validator.as_ref(), &chain, tip.state.tip().height);
     let (sharing, keep) = (opened.sharing, opened.sharing.keep);
@@ -64,11 +64,10 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
 
     let mut tasks = watch_node(&home, &view, ends.disk, &stopping);
     let verified = start_verifier(&mut tasks, &chain, inbox.transactions, ends.submissions);
-    metrics::register(&mut registry, view.clone(), disk(&home));
     let to_find =
         start_find(&mut tasks, &view, &network, clock, ends.seeking, &mut registry, &stopping)?;
     operator.on_find(to_find.clone());
-    start_rpc(&mut tasks, opened.listener, &view, registry, &stopping);
+    start_rpc(&mut tasks, &home, opened.listener, &view, registry, &stopping);
 
     let (snapshots, writing) = start_snapshots(&home, &store, &view.tip, clock, &stopping)?;
     let Writing { offers, kept, thread: writer } = writing;
@@ -228,13 +227,16 @@ fn start_verifier(
     verified
 }
 
+/// Serves RPC, with the metrics of the network and of the node.
 fn start_rpc(
     tasks: &mut Tasks,
+    home: &Home,
     listener: RpcListener,
     view: &View,
-    registry: Registry,
+    mut registry: Registry,
     stop: &watch::Receiver<bool>,
 ) {
+    metrics::register(&mut registry, view.clone(), disk(home));
     let server = rpc::serve(listener, view.clone(), registry, wait_for(stop.clone()));
     tasks.add("the RPC server", server);
 }

@@ -12,6 +12,7 @@
 //!   peer restarted, and must not keep it out.
 
 mod behaviour;
+mod probe;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -21,17 +22,11 @@ use std::time::{Duration, Instant};
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
+use self::probe::{Probe, Purpose};
 use super::Limits;
 use super::eviction::{Candidate, Leaver, Member, Service, victim, victim_in_group};
 use super::faults::Faults;
 use super::group::{Group, Grouping};
-
-/// Most probes at a time: connections that only a Kademlia query wanted.
-const PROBES_MAX: usize = 8;
-
-/// How long a probe lives: long enough for both sides to hear which chain the other is on, to ask
-/// and to answer.
-const PROBE_TIME: Duration = Duration::from_secs(20);
 
 /// Most connections that are being closed. While there are this many, no newcomer evicts a peer or
 /// becomes a probe. A peer that holds a closing connection open is cut off after a few seconds.
@@ -98,6 +93,8 @@ pub(crate) enum Choice {
     /// The peer is one that the task chose: an anchor, a peer of the store or of the local network,
     /// or one that the operator dials.
     Chosen,
+    /// The peer has what this node fetches.
+    Holder,
 }
 
 /// Refuses connections. It must be the first of all behaviours. If it refused after another
@@ -140,15 +137,6 @@ struct Open {
     ping_min: Option<Duration>,
     served: [Option<Instant>; Service::ALL.len()],
     is_closing: bool,
-}
-
-/// What is special about a probe.
-#[derive(Clone, Copy)]
-struct Probe {
-    /// When it ends.
-    until: Instant,
-    /// The task only wanted to know who answers. No query waits for the connection.
-    is_look: bool,
 }
 
 impl Gate {
@@ -224,7 +212,9 @@ impl Gate {
     /// The peer has said who it is, so the task has seen what it wanted to see.
     pub(crate) fn on_identified(&mut self, peer: &PeerId, now: Instant) {
         let probes = self.open.values_mut().filter(|open| open.peer == *peer);
-        for probe in probes.filter_map(|open| open.probe.as_mut()).filter(|it| it.is_look) {
+        for probe in
+            probes.filter_map(|open| open.probe.as_mut()).filter(|it| it.purpose == Purpose::Look)
+        {
             probe.until = now;
         }
     }
@@ -375,14 +365,20 @@ impl Gate {
             self.named.insert(peer);
         }
         let group = self.grouping.of(remote);
-        let probes =
-            self.open.values().filter(|open| open.probe.is_some() && !open.is_closing).count();
+        let purpose = match choice {
+            Some(Choice::Chosen) => Purpose::Look,
+            Some(Choice::Holder) => Purpose::Fetch,
+            Some(Choice::Named) | None => Purpose::Query,
+        };
+        let open = self.open.values().filter(|open| !open.is_closing);
         let probe =
             if self.named.contains(&peer) || self.replaces(&peer) || self.has_outbound_place(group)
             {
                 None
-            } else if probes < PROBES_MAX && self.closing() < CLOSING_MAX {
-                Some(Probe { until: now + PROBE_TIME, is_look: choice == Some(Choice::Chosen) })
+            } else if Probe::may_join(purpose, open.filter_map(|open| open.probe))
+                && self.closing() < CLOSING_MAX
+            {
+                Some(Probe::new(purpose, now))
             } else {
                 return Err(Refusal::Full);
             };

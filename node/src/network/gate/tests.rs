@@ -1,6 +1,7 @@
 //! The gate by itself: who gets a place, and who gives one up.
 #![allow(clippy::unwrap_used)]
 
+use super::probe::PROBE_TIME;
 use super::*;
 
 const LIMITS: Limits = Limits {
@@ -176,16 +177,24 @@ fn a_look_ends_when_the_peer_has_said_who_it_is() {
     for group in 1..5 {
         world.outbound(PeerId::random(), &format!("5.5.{group}.1")).unwrap();
     }
-    let [looked, asked] = [PeerId::random(), PeerId::random()];
+    let [looked, asked, fetched] = [(); 3].map(|()| PeerId::random());
     let dial = ConnectionId::new_unchecked(world.last + 1);
     world.gate.choose(dial, Choice::Chosen);
     assert_eq!(world.outbound(looked, "5.5.10.1"), Ok(dial));
     world.outbound(asked, "5.5.11.1").unwrap();
-    for peer in [looked, asked] {
+    let holder = ConnectionId::new_unchecked(world.last + 1);
+    world.gate.choose(holder, Choice::Holder);
+    world.outbound(fetched, "5.5.12.1").unwrap();
+    for peer in [looked, asked, fetched] {
         world.gate.on_identified(&peer, world.now);
     }
     world.gate.on_tick(world.now);
-    assert_eq!(world.closes(), [(dial, Reason::Probed)], "a query may wait for the other one");
+    assert_eq!(world.closes(), [(dial, Reason::Probed)], "others may be in use");
+    // A query has ended by then, and a fetch goes on.
+    world.now += PROBE_TIME;
+    world.gate.on_tick(world.now);
+    let closes = world.closes();
+    assert!(closes.len() == 1 && closes[0].0 != holder, "{closes:?}");
 }
 
 #[test]

@@ -69,13 +69,22 @@ impl Task {
     /// Dials an address of the store.
     fn dial_stored(&mut self, peer: PeerId, address: &Multiaddr) {
         let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]);
-        self.dial_learned(dial.allocate_new_port().build());
+        self.dial_learned(dial.allocate_new_port().build(), Choice::Chosen);
+    }
+
+    /// Dials a peer that has what this node fetches, unless it is connected.
+    pub(super) fn dial_holder(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let is_left_alone = self.swarm.is_connected(&peer) || self.faults.is_cut(&peer);
+        if !is_left_alone && !addresses.is_empty() {
+            let dial = DialOpts::peer_id(peer).addresses(addresses).allocate_new_port();
+            self.dial_learned(dial.build(), Choice::Holder);
+        }
     }
 
     /// Dials an address to which the rules for learned addresses apply.
-    fn dial_learned(&mut self, dial: DialOpts) {
+    fn dial_learned(&mut self, dial: DialOpts, choice: Choice) {
         let (connection, peer) = (dial.connection_id(), dial.get_peer_id());
-        self.swarm.behaviour_mut().gate.choose(connection, Choice::Chosen);
+        self.swarm.behaviour_mut().gate.choose(connection, choice);
         if let Err(error) = self.swarm.dial(dial) {
             self.on_dial_error(connection, peer, &error);
         }
@@ -88,7 +97,7 @@ impl Task {
             Ok(addresses) => {
                 tracing::info!(%name, addresses = addresses.len(), "a seed names nodes");
                 for address in addresses {
-                    self.dial_learned(bootstrap::dial(&address));
+                    self.dial_learned(bootstrap::dial(&address), Choice::Chosen);
                 }
             }
         }

@@ -22,12 +22,17 @@ use crate::network::known::KnownAddress;
 pub(super) const REFRESHES: [Duration; 4] =
     [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
+/// Random keys that are looked up each time, besides those of Kademlia itself. A newcomer knows one
+/// peer, of which Kademlia would ask one question. An answer names 20 peers near a key, so this
+/// many answers of one peer name nine tenths of a network of 50 nodes.
+const RANDOM_KEYS: usize = 4;
+
 impl Task {
     pub(super) fn on_discovery(&mut self, event: Event) {
         match event {
             Event::Kademlia(event) => {
-                self.metrics.record(&event);
-                self.on_kademlia(event);
+                self.metrics.record(event.as_ref());
+                self.on_kademlia(*event);
             }
             Event::Heard(peers) => self.on_heard(peers),
             Event::Providers(query, providers) => self.on_providers(query, providers),
@@ -153,8 +158,13 @@ impl Task {
     pub(super) fn refresh(&mut self, now: Instant) {
         if self.upkeep.refreshes.front().is_some_and(|due| *due <= now) {
             self.upkeep.refreshes.pop_front();
+            let kad = &mut self.swarm.behaviour_mut().discovery.kad;
             // It fails if the table is empty. Then the next entry begins anew.
-            let _ = self.swarm.behaviour_mut().discovery.kad.bootstrap();
+            if kad.bootstrap().is_ok() {
+                for _ in 0..RANDOM_KEYS {
+                    kad.get_closest_peers(PeerId::random());
+                }
+            }
         }
     }
 
