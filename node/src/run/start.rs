@@ -59,14 +59,11 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
     let role = role(opened.validator.as_ref(), &chain, tip.state.tip().height);
     let (sharing, keep) = (opened.sharing, opened.sharing.keep);
     let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network, keep);
-    operator.on_view(view.clone());
     let (stop, stopping) = watch::channel(false);
-
     let mut tasks = watch_node(&home, &view, ends.disk, &stopping);
     let verified = start_verifier(&mut tasks, &chain, inbox.transactions, ends.submissions);
-    let to_find =
-        start_find(&mut tasks, &view, &network, clock, ends.seeking, &mut registry, &stopping)?;
-    operator.on_find(to_find.clone());
+    let search = (clock, ends.seeking, stopping.clone());
+    let to_find = start_find(&mut tasks, &view, &network, operator, search, &mut registry)?;
     start_rpc(&mut tasks, &home, opened.listener, &view, registry, &stopping);
 
     let (snapshots, writing) = start_snapshots(&home, &store, &view.tip, clock, &stopping)?;
@@ -102,7 +99,6 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
         stop: stopping.clone(),
     };
     tasks.add_thread(SYNC, start_sync(parts, inputs)?);
-
     let joining = opened.joins.then(|| {
         let is_validator = opened.validator.is_some();
         Joining::new(network.clone(), peers.clone(), tip.clone(), ends.join, is_validator)
@@ -167,15 +163,15 @@ fn start_archive(
     Ok((to_archive, from_archive))
 }
 
-/// Starts the task that searches. Returns the way to it.
+/// Starts the task that searches, and lets the operator ask it and the view. Returns the way to the
+/// task.
 fn start_find(
     tasks: &mut Tasks,
     view: &View,
     network: &Network,
-    clock: Clock,
-    seeking: watch::Sender<Option<String>>,
+    operator: &Operator,
+    (clock, seeking, stop): (Clock, watch::Sender<Option<String>>, watch::Receiver<bool>),
     registry: &mut Registry,
-    stop: &watch::Receiver<bool>,
 ) -> anyhow::Result<mpsc::Sender<ToFind>> {
     let (to_find, inbox) = mpsc::channel(TO_FIND);
     let parts = find::Parts {
@@ -186,10 +182,12 @@ fn start_find(
         floods: view.chain.genesis().is_local_template(),
         meters: find::Meters::new(registry),
         inbox,
-        stop: stop.clone(),
+        stop,
     };
     let seed = getrandom::u64().context("no randomness from the system")?;
     tasks.add("the search", tokio::spawn(find::run(parts, seed)));
+    operator.on_view(view.clone());
+    operator.on_find(to_find.clone());
     Ok(to_find)
 }
 
