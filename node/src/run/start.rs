@@ -54,7 +54,7 @@ const FROM_ARCHIVE: usize = 16;
 /// # Errors
 /// Staged segments cannot be opened, or a thread cannot be started.
 pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Running> {
-    let Opened { home, config, chain, store, network, inbox, clock, registry, .. } = opened;
+    let Opened { home, config, chain, store, network, inbox, clock, mut registry, .. } = opened;
     let (rpc_address, tip) = (opened.listener.address(), opened.tip.clone());
     let role = role(opened.validator.as_ref(), &chain, tip.state.tip().height);
     let (sharing, keep) = (opened.sharing, opened.sharing.keep);
