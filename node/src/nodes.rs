@@ -54,9 +54,9 @@ pub(crate) async fn known_nodes(network: &Network, view: Option<&View>) -> Vec<K
 /// What the connected nodes announce, if they announce any era.
 fn ranges(view: &View) -> BTreeMap<String, Vec<[u64; 2]>> {
     let archive = view.archive.borrow();
-    let claims = archive.claims.iter().map(|(id, eras)| {
-        let ranges = eras.ranges().map(|range| [range.first.0, range.last.0]);
-        (id.clone(), ranges.collect::<Vec<_>>())
+    let claims = archive.claims.iter().map(|claims| {
+        let ranges = claims.eras.ranges().map(|range| [range.first.0, range.last.0]);
+        (claims.peer.clone(), ranges.collect::<Vec<_>>())
     });
     claims.filter(|(_, ranges)| !ranges.is_empty()).collect()
 }

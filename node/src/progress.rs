@@ -32,7 +32,11 @@ pub(crate) async fn run(view: View, stop: impl Future<Output = ()>) {
     loop {
         let (now, tip) = (wall_ms(), view.tip.borrow().state.tip().height);
         let shown = older.look(&history_info(&view, tip), tip.0, now);
-        bar.show(sync(&sync_status(&view, now)).or(shown));
+        let mut shown = sync(&sync_status(&view, now)).or(shown);
+        if let (Some(shown), Some(seeking)) = (&mut shown, &*view.seeking.borrow()) {
+            shown.line.push_str(&format!(", {seeking}"));
+        }
+        bar.show(shown);
         let changed = async {
             if changes.changed().await.is_err() {
                 // The sync task has ended, so the node is stopping.

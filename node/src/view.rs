@@ -134,6 +134,10 @@ pub struct ArchiveView {
     pub keep: Keep,
     /// Whether eras are being fetched.
     pub is_fetching: bool,
+    /// Eras that are to be here and are not, of a node that keeps everything or fetches some.
+    pub missing: EraRanges,
+    /// The eras that this node announces.
+    pub own: EraRanges,
     /// What each connected peer claims.
     pub claims: Vec<Claims>,
 }
@@ -237,6 +241,8 @@ pub struct View {
     pub executed: watch::Receiver<Height>,
     /// What the archive does.
     pub archive: watch::Receiver<Arc<ArchiveView>>,
+    /// For which missing era this node looks for holders, in words.
+    pub seeking: watch::Receiver<Option<String>>,
     /// What the home takes on disk, measured every 20 s.
     pub disk: watch::Receiver<Disk>,
     /// When the node started.

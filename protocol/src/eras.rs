@@ -70,7 +70,7 @@ impl EraRanges {
 
     /// The eras of the set that are below `end`, in order. A peer may claim more eras than there
     /// are, so there is always an end.
-    pub(crate) fn below(&self, end: Era) -> impl Iterator<Item = Era> {
+    pub fn below(&self, end: Era) -> impl Iterator<Item = Era> {
         let clipped =
             move |range: &EraRange| range.first.0..=range.last.0.min(end.0.wrapping_sub(1));
         let ranges = self.0.iter().filter(move |range| range.first < end).map(clipped);

@@ -4,10 +4,10 @@
 //! [`Machine::handle`]. [`swarm`] fetches and serves history. Its only entry point is
 //! [`swarm::Swarm::handle`]. [`archive`] decides which eras of history this node keeps. Its only
 //! entry point is [`archive::Archive::handle`]. Each takes the time and an input and returns
-//! effects, which the caller performs in order. This crate never waits, opens a socket, touches a
-//! disk or asks a clock, so a simulator can run many machines and repeat a run from its seed. The
-//! modules below form two groups: the machines, and what they share. No shared module imports a
-//! machine.
+//! effects, which the caller performs in order. [`find`] has what searches for other nodes need.
+//! This crate never waits, opens a socket, touches a disk or asks a clock, so a simulator can run
+//! many machines and repeat a run from its seed. The modules below form two groups: the machines,
+//! and what they share. No shared module imports a machine.
 //!
 //! # Example: a block
 //!

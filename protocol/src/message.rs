@@ -11,6 +11,7 @@ use ledger::transaction::{TRANSACTION_BYTES_MAX, Transaction};
 use ledger::units::{Height, Round, SegmentIndex};
 
 use crate::eras::{Announcement, ERA_RANGES_MAX};
+use crate::search::FloodMessage;
 
 /// Most bytes of a consensus message. A proposal of the largest block names about 11,800
 /// transactions by hashes of 32 bytes.
@@ -240,6 +241,8 @@ pub enum Request {
     /// Asks for a chunk of a sealed segment, by its index in the segment, to see that the peer
     /// keeps it.
     Chunk(SegmentIndex, u64),
+    /// A message of the flood query.
+    Flood(FloodMessage),
 }
 
 /// Most bytes of an honest answer to a request, given the bytes of the request. A longer answer is
@@ -257,6 +260,7 @@ pub fn answer_bytes_max(request: &[u8]) -> usize {
         Ok(Request::Genesis(_)) => GENESIS_PIECE_BYTES.saturating_add(FRAME),
         // Two numbers for each range.
         Ok(Request::Eras(_)) => ERA_RANGES_MAX.saturating_mul(16).saturating_add(FRAME),
+        Ok(Request::Flood(_)) => FRAME,
         // The rules of the chain say how long a chunk and the list of hashes are.
         Ok(Request::Blocks(_) | Request::Chunk(..)) | Err(_) => RESPONSE_BYTES_MAX,
     };
@@ -296,6 +300,8 @@ pub enum Response {
         /// The bytes of the chunk.
         bytes: Vec<u8>,
     },
+    /// The peer has taken in a message of the flood query. A peer that takes part in none is busy.
+    Taken,
 }
 
 impl Response {
@@ -372,6 +378,7 @@ mod tests {
 
     use super::*;
     use crate::eras::{Era, EraRanges};
+    use crate::search::{Hops, QueryId, Wanted};
 
     #[test]
     fn the_largest_honest_answer_to_each_request_is_allowed_and_little_more() {
@@ -381,12 +388,18 @@ mod tests {
         // The smallest transaction has 177 bytes.
         const LIST: usize = 4 + 1 + BLOCK_OVERHEAD_MAX + 32 * ((2 << 20) / 177);
         let transactions = |count: usize| Request::Transactions(vec![TxHash::default(); count]);
+        let query = FloodMessage::Query {
+            id: QueryId([7; 16]),
+            wanted: Wanted::Era(Era(3)),
+            left: Hops::MOST,
+        };
         // request, bytes of the largest honest answer, bytes that are too many
         let cases = [
             (Request::Tip(None), TIP, 256 << 10),
             (Request::Proposed(Height(1), BlockHash::default()), LIST, 1 << 20),
             (Request::Genesis(0), PIECE, PIECE + 100),
             (Request::Eras(Announcement::default()), ERAS, ERAS + 100),
+            (Request::Flood(query), 4, 100),
             (transactions(0), 12, 100),
             (transactions(7), 12 + 7 * TRANSACTION_BYTES_MAX, 8 * TRANSACTION_BYTES_MAX),
             (

@@ -22,10 +22,12 @@ use ledger::transaction::{
 };
 use ledger::units::{Amount, Height, Nonce, Round, SegmentIndex, Timestamp};
 use protocol::eras::{Announcement, Era, EraRanges};
+use protocol::holder::Holder;
 use protocol::message::{
     Attempt, CertifiedHeader, ConsensusMessage, LogEntry, Proposal, Request, Response,
     SignedProposal, SignedVote,
 };
+use protocol::search::{FloodMessage, Hops, QueryId, Wanted};
 use protocol::swarm::message::{
     ChunkId, CollectionId, CollectionNumber, FrontierPage, Holdings, SyncMessage, Update,
 };
@@ -170,6 +172,10 @@ fn every_format_has_the_bytes_it_always_had() {
 #[test]
 fn every_message_of_the_live_chain_has_the_bytes_it_always_had() {
     let Samples { block, certificate, vote, proposal, .. } = samples();
+    const QUERY: &str = "07000000000000000707070707070707070707070707070701000000\
+                         090909090909090909090909090909090909090909090909090909090909090907";
+    const HIT: &str = "070000000100000007070707070707070707070707070707010300000000000000\
+                       010203010000000000000002000000000000000405";
     const QUESTION: &str = "0500000001020000000000000000000000000000000200000000000000\
                             07000000000000000700000000000000";
     const ERAS: &str = "0600000001020000000000000000000000000000000200000000000000\
@@ -236,8 +242,21 @@ fn every_message_of_the_live_chain_has_the_bytes_it_always_had() {
             "07000000000000000000000002000000000000000708",
         ),
         ("eras", hex::encode(codec::encode(&Response::Eras(eras))), ERAS),
+        ("query", hex::encode(codec::encode(&Request::Flood(flood_query()))), QUERY),
+        ("answer to a query", hex::encode(codec::encode(&Request::Flood(flood_hit()))), HIT),
+        ("taken", hex::encode(codec::encode(&Response::Taken)), "08000000"),
         ("log entry", print(&codec::encode(&LogEntry::Vote(vote))), "149 1fca3df6407f61ca"),
     ]);
+}
+
+fn flood_query() -> FloodMessage {
+    let wanted = Wanted::File(Hash([9; 32]));
+    FloodMessage::Query { id: QueryId([7; 16]), wanted, left: Hops::MOST }
+}
+
+fn flood_hit() -> FloodMessage {
+    let holder = Holder::new(&[1, 2, 3], [Box::from([4, 5])]).unwrap();
+    FloodMessage::Hit { id: QueryId([7; 16]), crossed: Hops::ONE, holder }
 }
 
 /// Messages of each kind, each with [`print`] of its encoding.
@@ -422,6 +441,8 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
         Request::Transactions(vec![Default::default()]),
         Request::Blocks(Height(9)),
         Request::Chunk(SegmentIndex(3), 2),
+        Request::Flood(flood_query()),
+        Request::Flood(flood_hit()),
         Request::Eras(Announcement { is_archive: true, eras: EraRanges::of([1, 2, 7].map(Era)) }),
     ] {
         canonical::<Request>(&codec::encode(&request), protocol::message::REQUEST_BYTES_MAX);

@@ -5,6 +5,7 @@ pub mod archive;
 mod address;
 mod config;
 mod db;
+mod find;
 mod genesis;
 mod init;
 mod invite;
@@ -78,6 +79,8 @@ enum Command {
     /// Show how much history a running node has fetched, from which peers and how fast, or why
     /// nothing arrives
     Sync(sync::Sync),
+    /// Look for nodes that have an era of history, a block or a file
+    Find(find::Find),
     /// Check, show or write genesis files
     #[command(subcommand)]
     Genesis(genesis::Genesis),
@@ -166,6 +169,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Peers(query) => query.peers(),
         Command::Nodes(nodes) => nodes.execute(),
         Command::Sync(sync) => sync.execute(),
+        Command::Find(find) => find.execute(),
         Command::Genesis(genesis) => genesis.execute(),
         Command::Db(db) => db.execute(),
         Command::Config(config) => config.execute(cli.log),

@@ -9,10 +9,12 @@
 //!
 //! A third thread, `snapshots`, writes the states that `live` gives it. A fourth one, `archive`,
 //! performs what the machine of [`protocol::archive`] decides. `live` hands it what peers ask and
-//! answer, and it tells `swarm` which eras to fetch.
+//! answer, and it tells `swarm` which eras to fetch. A task, `find`, searches for nodes that have
+//! something, and answers the searches of others, by the rules of [`protocol::find`].
 
 pub(crate) mod archive;
 pub(crate) mod audit;
+pub(crate) mod find;
 pub(crate) mod joining;
 pub(crate) mod live;
 pub(crate) mod snapshots;

@@ -1,17 +1,23 @@
-//! The methods of a node's socket for its operator: stop, the known nodes, and the faults of a
-//! local network.
+//! The methods of a node's socket for its operator: stop, the known nodes, searches, and the faults
+//! of a local network.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ledger::hash::Hash;
+use ledger::units::Height;
+use protocol::eras::Era;
+use protocol::holder::Holder;
+use protocol::search::Wanted;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::control::{Answer, Failure, Methods};
-use crate::network::{FaultPlan, Network, PeerId};
+use crate::driver::find::{FindError, Found, Searched, ToFind};
+use crate::network::{FaultPlan, Multiaddr, Network, PeerId};
 use crate::nodes::known_nodes;
 use crate::view::{View, faults_info};
 
@@ -23,6 +29,8 @@ pub(super) struct Operator {
     network: OnceLock<Network>,
     /// Set once the node's parts run.
     view: OnceLock<View>,
+    /// Set once searches are served.
+    find: OnceLock<mpsc::Sender<ToFind>>,
 }
 
 /// The parameters of a method without any.
@@ -40,7 +48,49 @@ struct Faults {
     latency_ms: BTreeMap<String, u64>,
 }
 
+/// The parameters of `node_find`: one of the first three.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Search {
+    era: Option<u64>,
+    block: Option<u64>,
+    file: Option<String>,
+    #[serde(default)]
+    flood: bool,
+}
+
+impl Search {
+    fn searched(self) -> Result<Searched, Failure> {
+        match (self.era, self.block, self.file) {
+            (Some(era), None, None) => Ok(Searched::Wanted(Wanted::Era(Era(era)))),
+            (None, Some(height), None) => Ok(Searched::Block(Height(height))),
+            (None, None, Some(id)) => id
+                .parse::<Hash>()
+                .map(|id| Searched::Wanted(Wanted::File(id)))
+                .map_err(|error| Failure::bad_params(format!("{id:?} is no id: {error}"))),
+            _ => Err(Failure::bad_params("one of era, block and file is expected")),
+        }
+    }
+}
+
 impl Operator {
+    /// Searches are served.
+    pub(super) fn on_find(&self, find: mpsc::Sender<ToFind>) {
+        // It is started once.
+        let _first = self.find.set(find);
+    }
+
+    /// Begins a search. Returns the way of its result.
+    fn search(&self, params: Value) -> Result<SearchResult, Failure> {
+        let search = read::<Search>(params)?;
+        let (floods, searched) = (search.flood, search.searched()?);
+        let find = self.find.get().ok_or_else(|| Failure::failed("the node is still starting"))?;
+        let (reply, result) = oneshot::channel();
+        find.try_send(ToFind::Search { searched, floods, reply })
+            .map_err(|_| Failure::failed("the node is busy with other searches"))?;
+        Ok(result)
+    }
+
     /// The network runs: faults can be set.
     pub(super) fn on_network(&self, network: Network) {
         // The network is started once.
@@ -86,18 +136,45 @@ impl Operator {
 
 impl Methods for Operator {
     fn call(&self, method: &str, params: Value) -> Answer {
-        if method != "node_nodes" {
-            let answer = self.answer(method, params);
-            return Box::pin(async { answer });
+        match method {
+            "node_nodes" => {
+                let asked = read(params).and_then(|Nothing {}| self.network().cloned());
+                let view = self.view.get().cloned();
+                Box::pin(async move { Ok(json!(known_nodes(&asked?, view.as_ref()).await)) })
+            }
+            "node_find" => {
+                let search = self.search(params);
+                Box::pin(async move { found(search?).await })
+            }
+            _ => {
+                let answer = self.answer(method, params);
+                Box::pin(async { answer })
+            }
         }
-        let asked = read(params).and_then(|Nothing {}| self.network().cloned());
-        let view = self.view.get().cloned();
-        Box::pin(async move { Ok(json!(known_nodes(&asked?, view.as_ref()).await)) })
     }
 }
 
 fn read<T: DeserializeOwned>(params: Value) -> Result<T, Failure> {
     serde_json::from_value(params).map_err(Failure::bad_params)
+}
+
+/// The way of a search's result.
+type SearchResult = oneshot::Receiver<Result<Found, FindError>>;
+
+async fn found(result: SearchResult) -> Result<Value, Failure> {
+    let found = result.await.map_err(|_| Failure::failed("the node is stopping"))?;
+    let Found { holders, hops, messages, time } = found.map_err(Failure::failed)?;
+    let holders: Vec<Value> = holders.iter().map(holder).collect();
+    Ok(json!({"holders": holders, "hops": hops, "messages": messages, "ms": time.as_millis()}))
+}
+
+/// A holder for people. What does not decode is left out.
+fn holder(holder: &Holder) -> Value {
+    let addresses = holder.addresses().iter();
+    let addresses = addresses.filter_map(|bytes| Multiaddr::try_from(bytes.to_vec()).ok());
+    let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+    let peer = PeerId::from_bytes(holder.id()).ok().map(|id| id.to_string());
+    json!({"peer": peer, "addresses": addresses})
 }
 
 fn plan(faults: Faults) -> Result<FaultPlan, Failure> {
@@ -147,8 +224,14 @@ mod tests {
             ("node_set_faults", json!({"latency_ms": {peer: -1}}), "invalid value"),
             ("node_set_faults", json!({}), "still starting"),
             ("node_faults", json!({}), "still starting"),
+            ("node_find", json!({"era": 1}), "still starting"),
+            ("node_find", json!({}), "one of era, block and file"),
+            ("node_find", json!({"era": 1, "block": 2}), "one of era, block and file"),
+            ("node_find", json!({"file": "abc"}), "\"abc\" is no id"),
+            ("node_find", json!({"name": "x"}), "unknown field `name`"),
         ] {
-            let failure = operator.answer(method, params.clone()).unwrap_err();
+            let answer = operator.call(method, params.clone()).now_or_never().unwrap();
+            let failure = answer.unwrap_err();
             assert!(failure.message.contains(part), "{method} {params}: {failure}");
         }
     }

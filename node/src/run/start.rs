@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::Context;
 use ledger::chain::Chain;
 use ledger::signature::PublicKey;
 use ledger::store::{SnapshotInfo, Snapshots, Staging, Store};
@@ -22,6 +23,7 @@ use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::driver::archive::{self, Sharing};
 use crate::driver::audit::Auditor;
+use crate::driver::find::{self, TO_FIND, ToFind};
 use crate::driver::joining::Joining;
 use crate::driver::live::{self, Driver, Joined, ToArchive};
 use crate::driver::peer_numbers::PeerNumbers;
@@ -52,16 +54,16 @@ const FROM_ARCHIVE: usize = 16;
 /// # Errors
 /// Staged segments cannot be opened, or a thread cannot be started.
 pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Running> {
-    let Opened { home, config, chain, store, network, inbox, clock, registry, .. } = opened;
+    let Opened { home, config, chain, store, network, inbox, clock, mut registry, .. } = opened;
     let (rpc_address, tip) = (opened.listener.address(), opened.tip.clone());
     let role = role(opened.validator.as_ref(), &chain, tip.state.tip().height);
     let (sharing, keep) = (opened.sharing, opened.sharing.keep);
     let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network, keep);
-    operator.on_view(view.clone());
     let (stop, stopping) = watch::channel(false);
-
     let mut tasks = watch_node(&home, &view, ends.disk, &stopping);
     let verified = start_verifier(&mut tasks, &chain, inbox.transactions, ends.submissions);
+    let search = (clock, ends.seeking, stopping.clone());
+    let to_find = start_find(&mut tasks, &view, &network, operator, search, &mut registry)?;
     start_rpc(&mut tasks, &home, opened.listener, &view, registry, &stopping);
 
     let (snapshots, offers, kept) = start_snapshots(&mut tasks, &home, &view, clock, &stopping)?;
@@ -98,7 +100,6 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
         stop: stopping.clone(),
     };
     tasks.add_thread(SYNC, start_sync(parts, inputs)?);
-
     let joining = opened.joins.map(|named| {
         let is_validator = opened.validator.is_some();
         let (network, peers, tip) = (network.clone(), peers.clone(), tip.clone());
@@ -116,6 +117,7 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
         checkpoint: opened.checkpoint,
         snapshots: offers,
         archive: to_archive,
+        find: to_find,
     };
     let inputs = live::Inputs {
         consensus: inbox.consensus,
@@ -159,6 +161,34 @@ fn start_archive(
     };
     tasks.add_thread(ARCHIVE, spawn_thread("archive", move || archive::run(parts))?);
     Ok((to_archive, from_archive))
+}
+
+/// Starts the task that searches, and lets the operator ask it and the view. Returns the way to the
+/// task.
+fn start_find(
+    tasks: &mut Tasks,
+    view: &View,
+    network: &Network,
+    operator: &Operator,
+    (clock, seeking, stop): (Clock, watch::Sender<Option<String>>, watch::Receiver<bool>),
+    registry: &mut Registry,
+) -> anyhow::Result<mpsc::Sender<ToFind>> {
+    let (to_find, inbox) = mpsc::channel(TO_FIND);
+    let parts = find::Parts {
+        clock,
+        network: network.clone(),
+        view: view.clone(),
+        seeking,
+        floods: view.chain.genesis().is_local_template(),
+        meters: find::Meters::new(registry),
+        inbox,
+        stop,
+    };
+    let seed = getrandom::u64().context("no randomness from the system")?;
+    tasks.add("the search", tokio::spawn(find::run(parts, seed)));
+    operator.on_view(view.clone());
+    operator.on_find(to_find.clone());
+    Ok(to_find)
 }
 
 /// Joins the chain if the node has no blocks yet, then drives the machine of `live` from there.
@@ -314,6 +344,7 @@ struct Ends {
     disk: watch::Sender<Disk>,
     executed: watch::Sender<Height>,
     archive: watch::Sender<Arc<ArchiveView>>,
+    seeking: watch::Sender<Option<String>>,
 }
 
 /// Makes the view for readers, and the ends of its channels for the parts that write them.
@@ -338,6 +369,7 @@ fn connect(
     let (disk_sender, disk) = watch::channel(Disk::default());
     let (executed_sender, executed) = watch::channel(Height(0));
     let view = ArchiveView { keep, ..ArchiveView::default() };
+    let (seeking_sender, seeking) = watch::channel(None);
     let (archive_sender, archive) = watch::channel(Arc::new(view));
     let journal = Arc::new(Journal::default());
     let outputs = live::Outputs {
@@ -368,6 +400,7 @@ fn connect(
         disk,
         executed,
         archive,
+        seeking,
         started: Instant::now(),
     };
     let ends = Ends {
@@ -381,6 +414,7 @@ fn connect(
         disk: disk_sender,
         executed: executed_sender,
         archive: archive_sender,
+        seeking: seeking_sender,
     };
     (view, ends)
 }

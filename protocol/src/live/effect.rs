@@ -13,6 +13,7 @@ use crate::ids::{PeerId, RequestId, Ticket};
 use crate::live::mempool::AdmitError;
 use crate::message::{CertifiedHeader, Evidence, LogEntry};
 use crate::offence::Offence;
+use crate::search::FloodMessage;
 
 /// Everything that the machine asks the shell to do. The shell performs effects in order.
 #[derive(Clone, Debug)]
@@ -57,6 +58,16 @@ pub enum Effect {
         segment: SegmentIndex,
         /// The index of the chunk in its segment.
         chunk: u64,
+    },
+    /// Answer a message of the flood query with [`crate::message::Response::Taken`], or not at all
+    /// if this node takes part in none.
+    RespondFlood {
+        /// The request.
+        ticket: Ticket,
+        /// The peer that sent it.
+        from: PeerId,
+        /// The message.
+        message: FloodMessage,
     },
     /// A certified header far above the tip. [`crate::swarm`] fetches the segments up to it, and
     /// its answer is handed in as [`Input::Plan`](super::Input::Plan).

@@ -53,6 +53,9 @@ impl Machine {
             Request::Chunk(segment, chunk) => {
                 return self.turn.push(Effect::RespondChunk { ticket, segment, chunk });
             }
+            Request::Flood(message) => {
+                return self.turn.push(Effect::RespondFlood { ticket, from, message });
+            }
             Request::Proposed(_, block) => Response::Proposed(self.bodies.compact(&block)),
             Request::Transactions(hashes) => {
                 if hashes.len() > REQUESTED_TRANSACTIONS_MAX {

@@ -8,6 +8,7 @@
 //! `join` measures how soon a fresh node is at the tip of a chain that `transfers` makes. `archive`
 //! measures how nodes with budgets share history, and `budget` how a node follows its budget, both
 //! with the nodes of `sharing`.
+//! `search` compares what searches cost.
 //! `finality` measures how soon transfers are final, by the payments of `pay`. `attack` measures
 //! validators and a full node under attack. `places` measures whom attackers keep out, by the votes
 //! that `votes` hears. `aria2` does the same work as `swarm` with another program, with the torrent
@@ -32,6 +33,7 @@ mod folder;
 mod join;
 mod links;
 mod measure;
+mod search;
 mod sharing;
 mod swarm;
 
@@ -85,6 +87,7 @@ pub fn main() -> ExitCode {
         Task::Hostile(hostile) => chunks::execute(hostile.kind, &hostile.home),
         Task::Attack(attack) => stop::watch().and_then(|()| attack::execute(&attack)),
         Task::Places(places) => stop::watch().and_then(|()| places::execute(&places)),
+        Task::Search(search) => search::execute(&search),
         Task::Attacker(attacker) => attack::attack(&attacker),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };

@@ -64,6 +64,11 @@ pub(super) enum Task {
     /// Fails if one of them takes longer than its limit. Progress is on stderr. Needs root and
     /// iproute2.
     Places(Places),
+    /// Compares two ways to search: a query that all nodes pass on, and a look-up in the index
+    ///
+    /// Both search for the same objects in the same simulated network. With --real, flood queries
+    /// of real nodes are counted too. The table is on stdout.
+    Search(Search),
     /// Runs the attackers of one attack, in one process
     #[command(hide = true)]
     Attacker(Attacker),
@@ -267,6 +272,39 @@ pub(super) struct Budget {
     pub(super) eras: u16,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct Search {
+    /// Numbers of nodes of the simulated networks
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_values_t = [10, 50, 1_000, 10_000, 100_000],
+        value_parser = clap::value_parser!(u32).range(2..=1_000_000),
+    )]
+    pub(super) nodes: Vec<u32>,
+    /// Numbers of nodes of networks of real nodes
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(2..=64))]
+    pub(super) real: Vec<u16>,
+    /// Searches in each network
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub(super) searches: u16,
+    /// Nodes that have what is searched
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=8))]
+    pub(super) holders: u16,
+    /// From which all random choices follow
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Path of the real nodes' program [default: cairn-node beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub(super) node: Option<PathBuf>,
+    /// Write a plot of the simulated networks as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(super) plot: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Clone, Debug, Args, Serialize)]

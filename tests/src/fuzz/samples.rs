@@ -9,10 +9,12 @@ use ledger::state::StateKey;
 use ledger::transaction::{Body, Transfer};
 use ledger::units::{Amount, Height, Nonce, Round, SegmentIndex, Timestamp};
 use protocol::eras::{Announcement, Era, EraRanges};
+use protocol::holder::Holder;
 use protocol::message::{
     Attempt, CertifiedHeader, ConsensusMessage, LogEntry, PolkaCertificate, Proposal, Request,
     Response, RoundCertificate, SignedProposal, SignedVote,
 };
+use protocol::search::{FloodMessage, Hops, QueryId, Wanted};
 use protocol::swarm::message::{CollectionNumber, FrontierPage, Holdings, SyncMessage, Update};
 use protocol::swarm::{Bits, SegmentRange, SegmentRanges};
 
@@ -215,6 +217,16 @@ fn exchange(fixture: &Fixture) -> Vec<Sample> {
         named("request_transactions", &Request::Transactions(hashes)),
         named("request_genesis", &Request::Genesis(3)),
         named("request_eras", &Request::Eras(announcement())),
+        named("request_query", &Request::Flood(query())),
+        named("request_hit", &Request::Flood(hit())),
+        named("taken", &Response::Taken),
+        // The last byte is the number of hops.
+        ("refused_far_query".to_owned(), {
+            let mut bytes = codec::encode(&Request::Flood(query()));
+            bytes.pop();
+            bytes.push(8);
+            bytes
+        }),
         named("request_chunk", &Request::Chunk(SegmentIndex(3), 2)),
         named("chunk", &Response::Chunk { hashes: vec![Hash([7; 32])], bytes: vec![1, 2] }),
         named("eras", &Response::Eras(announcement())),
@@ -229,6 +241,16 @@ fn exchange(fixture: &Fixture) -> Vec<Sample> {
         named("transactions", &Response::Transactions(plain_transactions)),
         named("genesis", &Response::Genesis(Some(vec![7, 8]))),
     ]
+}
+
+fn query() -> FloodMessage {
+    FloodMessage::Query { id: QueryId([7; 16]), wanted: Wanted::Era(Era(3)), left: Hops::MOST }
+}
+
+fn hit() -> FloodMessage {
+    let addresses = [Box::from(*b"first"), Box::from(*b"second")];
+    let holder = Holder::new(&[8; 38], addresses).expect("an id of usual length");
+    FloodMessage::Hit { id: QueryId([7; 16]), crossed: Hops::ONE, holder }
 }
 
 fn announcement() -> Announcement {

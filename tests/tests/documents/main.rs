@@ -220,6 +220,7 @@ fn the_code_reads_and_writes_the_same_bytes() {
             "TransactionGossip" => same::<Attempt<Vec<ledger::transaction::Transaction>>>(&vector),
             "Request" => same::<Request>(&vector),
             "Response" => same::<Response>(&vector),
+            "Object" => same::<protocol::find::Object>(&vector),
             "SyncMessage" => same::<SyncMessage>(&vector),
             "LogEntry" => same::<LogEntry>(&vector),
             "Evidence" => same::<Evidence>(&vector),

@@ -1,6 +1,7 @@
 //! A node with a budget for history drops eras that others keep, and gets them back. So does a node
 //! that has a damaged file.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,12 +46,30 @@ fn a_node_drops_eras_that_three_others_keep_and_gets_them_back() {
     let (_, answer) = rpc.post("application/json", call.to_string().as_bytes()).unwrap();
     let holders = json_of(&answer)["error"]["data"]["holders"].clone();
     let description = network.description();
+    let mut others = BTreeSet::new();
     for node in &description["nodes"].as_array().unwrap()[..3] {
         let peer = node["p2p"].as_str().unwrap().rsplit('/').next().unwrap();
+        others.insert(peer);
         let is_named = holders.as_array().unwrap().contains(&json!(peer));
         assert!(is_named, "{peer} keeps the block: {answer}");
     }
     assert!(other.block(1).is_ok(), "the others keep it");
+    let home = home(&description);
+    for way in [&["--era", "0"][..], &["--block", "1"], &["--era", "0", "--flood"]] {
+        until("the three others are found", || {
+            let find =
+                finish(node_program().args(["find", "--json", "--home"]).arg(&home).args(way));
+            assert_eq!(find.code, Some(0), "{find:?}");
+            let found = json_of(&find.stdout);
+            let peers = found["holders"].as_array().unwrap().iter();
+            let peers: BTreeSet<&str> = peers.map(|one| one["peer"].as_str().unwrap()).collect();
+            let hops = if way.contains(&"--flood") { json!(1) } else { json!(null) };
+            let is_asked = found["messages"].as_u64().unwrap() >= 6;
+            (peers == others && is_asked && found["hops"] == hops).then_some(())
+        });
+    }
+    let far = finish(node_program().args(["find", "--era", "99", "--home"]).arg(&home));
+    assert!(far.stderr.contains("era 99 does not exist"), "{far:?}");
 
     restart(&network, "1kB", "1GiB");
     until("the eras are back", || {
@@ -71,7 +90,6 @@ fn a_node_drops_eras_that_three_others_keep_and_gets_them_back() {
         assert_eq!(rpc.block(height).unwrap().summary, other.block(height).unwrap().summary);
     }
     drop(network);
-    let home = home(&description);
     let verify = finish(node_program().args(["db", "verify", "--json", "--home"]).arg(home));
     assert_eq!(verify.code, Some(0), "{verify:?}");
 }

@@ -20,7 +20,7 @@ use ledger::store::{ERA_SEGMENTS, Kept, Store, StoreError};
 use ledger::units::SegmentIndex;
 use protocol::archive::{Archive, Effect, Input, Keep, Notice, Setup};
 use protocol::budget::Cost;
-use protocol::eras::{Announcement, Era};
+use protocol::eras::{Announcement, Era, EraRanges};
 use protocol::message::{Request, Response, answer_bytes_max};
 use protocol::swarm::Limit;
 use protocol::{Offence, PeerId, RequestId};
@@ -212,6 +212,7 @@ impl Driver {
             self.give(Input::Damaged(Era(era))).await;
         }
         self.give(Input::Time).await;
+        self.is_unshown |= self.parts.view.borrow().own != self.machine.announcement().eras;
         if std::mem::take(&mut self.is_unshown) {
             self.show();
         }
@@ -422,6 +423,15 @@ impl Driver {
         None
     }
 
+    /// The eras that are to be here and are not.
+    fn missing(&self) -> EraRanges {
+        let own = &self.machine.announcement().eras;
+        match self.parts.sharing.keep {
+            Keep::Full => EraRanges::of((0..self.eras).map(Era).filter(|era| !own.contains(*era))),
+            Keep::Bytes(_) | Keep::Recent(_) => EraRanges::of(self.fetching.keys().copied()),
+        }
+    }
+
     /// Updates the view.
     fn show(&self) {
         let claims = self.peers.iter().map(|(id, peer)| Claims {
@@ -432,6 +442,8 @@ impl Driver {
         let shown = ArchiveView {
             keep: self.parts.sharing.keep,
             is_fetching: !self.fetching.is_empty(),
+            own: self.machine.announcement().eras.clone(),
+            missing: self.missing(),
             claims: claims.collect(),
         };
         self.parts.view.send_replace(Arc::new(shown));

@@ -1,11 +1,14 @@
-//! What `live` hands to the archive, since it reads the events of the network.
+//! What `live` hands to the archive and to the task that searches, since it reads the events of the
+//! network.
 
 use ledger::units::SegmentIndex;
 use protocol::Ticket;
 use protocol::eras::Announcement;
+use protocol::search::FloodMessage;
 use tokio::sync::mpsc;
 
 use super::Driver;
+use crate::driver::find::ToFind;
 use crate::network::{PeerId, RequestError, RequestId, ResponseTicket};
 
 /// Most messages that wait for the archive.
@@ -31,6 +34,14 @@ impl Driver {
     /// Hands something to the archive. If it has no room, an answer counts as lost.
     pub(super) fn to_archive(&self, message: ToArchive) {
         let _no_room = self.archive.try_send(message);
+    }
+
+    /// Hands a message of the flood query to the task that searches. If it has no room, the peer
+    /// hears that this node is busy.
+    pub(super) fn tell_find(&mut self, ticket: Ticket, message: FloodMessage) {
+        if let Some((ticket, from)) = self.tickets.responses.remove(&ticket) {
+            let _no_room = self.find.try_send(ToFind::Flood { ticket, from, message });
+        }
     }
 
     /// Hands the question of a ticket to the archive. If it has no room, the peer hears that this

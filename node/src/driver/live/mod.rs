@@ -3,6 +3,7 @@
 mod archive;
 mod inputs;
 mod notices;
+mod queries;
 mod reads;
 
 use std::collections::{HashMap, VecDeque};
@@ -27,6 +28,7 @@ use self::inputs::{Cycle, Due, IDLE, Next};
 pub(crate) use self::inputs::{Inputs, Joined, ToDriver};
 use self::reads::Reads;
 use super::blame::charge;
+use super::find::ToFind;
 use super::peer_numbers::PeerNumbers;
 use super::priority::patient_threads;
 use super::snapshots::Offers;
@@ -36,7 +38,7 @@ use crate::consensus_log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
 use crate::submission::Reply;
 use crate::verifier::Verified;
-use crate::view::{Activity, Journal, Query, TipView, block_summary};
+use crate::view::{Activity, Journal, TipView, block_summary};
 use notices::report;
 
 /// The outputs, except network traffic.
@@ -62,6 +64,7 @@ pub(crate) struct Driver {
     checkpoint: Option<Checkpoint>,
     snapshots: Arc<Offers>,
     archive: mpsc::Sender<ToArchive>,
+    find: mpsc::Sender<ToFind>,
     peers: PeerNumbers,
     /// Requests in flight, and the peer that each went to.
     requests: HashMap<network::RequestId, (RequestId, PeerId)>,
@@ -116,6 +119,7 @@ pub(crate) struct Parts {
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) snapshots: Arc<Offers>,
     pub(crate) archive: mpsc::Sender<ToArchive>,
+    pub(crate) find: mpsc::Sender<ToFind>,
 }
 
 impl Driver {
@@ -133,6 +137,7 @@ impl Driver {
             checkpoint: parts.checkpoint,
             snapshots: parts.snapshots,
             archive: parts.archive,
+            find: parts.find,
             peers,
             requests: HashMap::new(),
             tickets: Tickets::default(),
@@ -264,24 +269,6 @@ impl Driver {
         }
     }
 
-    fn on_query(&mut self, query: Query) {
-        // The sender of the query may have gone. Then the answer is dropped.
-        match query {
-            Query::Pending(id, reply) => drop(reply.send(self.machine.mempool().find(&id))),
-            Query::PendingNonce(account, reply) => {
-                let _ = reply.send(self.machine.pending_nonce(&account));
-            }
-            Query::Mempool(limit, reply) => drop(reply.send(self.machine.mempool().best(limit))),
-            Query::PeerHeights(reply) => {
-                let heights = self.machine.peer_heights();
-                let named = heights.iter().filter_map(|(peer, height)| {
-                    Some((self.peers.id(*peer)?.to_string(), *height))
-                });
-                drop(reply.send(named.collect()));
-            }
-        }
-    }
-
     /// Gives the machine one input and performs its effects. Then does the same with each input
     /// that follows from these effects.
     fn turn(&mut self, input: Input) -> anyhow::Result<()> {
@@ -373,6 +360,7 @@ impl Driver {
                 let question = |ticket, from| ToArchive::Chunk { ticket, from, segment, chunk };
                 self.ask_archive(ticket, question);
             }
+            Effect::RespondFlood { ticket, message, .. } => self.tell_find(ticket, message),
             Effect::Commit(_) | Effect::Request(..) => {
                 unreachable!("performed by `turn`, as inputs follow from them")
             }

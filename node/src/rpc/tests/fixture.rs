@@ -196,6 +196,7 @@ impl Fixture {
             uploaded: uploaded.clone(),
             executed: watch::channel(Height(0)).1,
             archive: archive_reader,
+            seeking: watch::channel(None).1,
             disk: watch::channel(DISK).1,
             started: Instant::now(),
         };

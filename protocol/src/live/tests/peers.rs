@@ -3,6 +3,7 @@
 use super::*;
 use crate::eras::{Announcement, Era, EraRanges};
 use crate::message::REQUESTED_TRANSACTIONS_MAX;
+use crate::search::{FloodMessage, Hops, QueryId, Wanted};
 
 /// A valid block of `transfers` transfers, all of one sender, and their hashes.
 fn block_of(transfers: u64) -> (ValidBlock, Vec<TxHash>) {
@@ -131,6 +132,28 @@ fn a_question_for_eras_is_handed_on() {
     let request = codec::encode(&(5u32, true, vec![(3u64, 3u64), (4, 4)]));
     let effects = node.give(Input::Request(PEER, Ticket(2), request));
     assert_eq!(bans(&effects), 1, "{effects:?}");
+}
+
+/// Who has what is not for this machine to know, so the driver answers.
+#[test]
+fn a_message_of_the_flood_query_is_handed_on() {
+    let mut node = Node::fresh(None);
+    let message =
+        FloodMessage::Query { id: QueryId([7; 16]), wanted: Wanted::Era(Era(3)), left: Hops::MOST };
+    let request = codec::encode(&Request::Flood(message.clone()));
+    let effects = node.give(Input::Request(PEER, Ticket(1), request.clone()));
+    let asked = |effect: &Effect| {
+        matches!(effect, Effect::RespondFlood { ticket: Ticket(1), from: PEER, message: heard }
+            if *heard == message)
+    };
+    assert!(effects.iter().any(asked), "{effects:?}");
+    // The last byte is the number of hops: none, or too many.
+    for hops in [0, 8] {
+        let mut request = request.clone();
+        *request.last_mut().unwrap() = hops;
+        let effects = node.give(Input::Request(PEER, Ticket(2), request));
+        assert_eq!(bans(&effects), 1, "{effects:?}");
+    }
 }
 
 /// Answers the node's request for this peer's tip and clock. The peer's clock is `ahead` ms ahead

@@ -12,6 +12,7 @@ use protocol::message::{
     Attempt, ConsensusMessage, PolkaCertificate, Proposal, Request, Response, RoundCertificate,
     SignedProposal, SignedVote,
 };
+use protocol::search::{FloodMessage, Hops, QueryId, Wanted};
 
 use crate::fuzz::fixture::{BYZANTINE, HEIGHTS, OWN, START, compact, fixture, plain};
 use crate::fuzz::stream::Stream;
@@ -43,6 +44,7 @@ pub(super) fn answer(request: &Request) -> Option<Vec<u8>> {
         Request::Genesis(_) => Response::Genesis(None),
         Request::Eras(said) => Response::Eras(said.clone()),
         Request::Chunk(..) => Response::NotKept,
+        Request::Flood(_) => Response::Taken,
     };
     Some(codec::encode(&response))
 }
@@ -175,7 +177,13 @@ pub(super) fn request(stream: &mut Stream<'_>) -> Vec<u8> {
         ),
         3 => Request::Transactions(vec![TxHash::default(); usize::from(stream.byte())]),
         4 => Request::Genesis(u32::from(stream.byte())),
-        5 => Request::Chunk(SegmentIndex(u64::from(stream.byte())), u64::from(stream.byte())),
+        5 => match (stream.byte(), stream.byte()) {
+            (255, id) => {
+                let (id, wanted) = (QueryId([id; 16]), Wanted::Era(Era(3)));
+                Request::Flood(FloodMessage::Query { id, wanted, left: Hops::MOST })
+            }
+            (segment, chunk) => Request::Chunk(SegmentIndex(u64::from(segment)), u64::from(chunk)),
+        },
         _ => {
             let eras = EraRanges::of((0..u64::from(stream.byte())).map(|at| Era(2 * at)));
             Request::Eras(Announcement { is_archive: true, eras })

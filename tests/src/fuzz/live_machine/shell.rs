@@ -297,6 +297,7 @@ impl Shell {
             | Effect::RespondBlocks(..)
             | Effect::RespondEras { .. }
             | Effect::RespondChunk { .. }
+            | Effect::RespondFlood { .. }
             | Effect::Submitted(..)
             | Effect::Notice(_) => {}
         }
@@ -444,6 +445,7 @@ impl Due {
             | Effect::RespondBlocks(ticket, _)
             | Effect::RespondEras { ticket, .. }
             | Effect::RespondChunk { ticket, .. }
+            | Effect::RespondFlood { ticket, .. }
             | Effect::Submitted(ticket, _) => Some(*ticket),
             _ => None,
         });

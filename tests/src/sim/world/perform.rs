@@ -117,6 +117,9 @@ impl World {
             Effect::RespondChunk { ticket, .. } => {
                 self.respond(node, ticket, codec::encode(&Response::NotKept));
             }
+            Effect::RespondFlood { ticket, .. } => {
+                self.respond(node, ticket, codec::encode(&Response::Taken));
+            }
             Effect::Sync(_) => {}
             Effect::Evidence(evidence) => {
                 let result = self.check.on_evidence(evidence);
