@@ -28,7 +28,7 @@ pub enum Domain {
     MerkleInner,
     /// Root of a binary Merkle tree: its leaf count and top node.
     MerkleRoot,
-    /// A chunk of a history segment.
+    /// A chunk of a history segment or of a file.
     Chunk,
     /// A segment descriptor.
     Segment,
@@ -53,6 +53,10 @@ pub enum Domain {
     Backfill,
     /// An era of history and a peer id: the order in which nodes keep the era.
     Era,
+    /// A file: its version, length and segments; gives the `FileId`.
+    File,
+    /// A segment of a file: the Merkle root over its chunks.
+    FileSegment,
     /// Bytes that a sender signs.
     SignTransaction,
     /// Bytes that a validator signs for a proposal.
@@ -89,6 +93,8 @@ impl Domain {
             Self::Snapshot => "cairn/snapshot",
             Self::Backfill => "cairn/backfill",
             Self::Era => "cairn/era",
+            Self::File => "cairn/file",
+            Self::FileSegment => "cairn/file-segment",
             Self::SignTransaction => "cairn/sign-tx",
             Self::SignProposal => "cairn/sign-proposal",
             Self::SignVote => "cairn/sign-vote",
@@ -97,7 +103,7 @@ impl Domain {
     }
 
     /// Every domain, for the test of frozen vectors.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Genesis,
         Self::TxId,
         Self::TxHash,
@@ -119,6 +125,8 @@ impl Domain {
         Self::Snapshot,
         Self::Backfill,
         Self::Era,
+        Self::File,
+        Self::FileSegment,
         Self::SignTransaction,
         Self::SignProposal,
         Self::SignVote,
@@ -245,6 +253,9 @@ hash_newtype!(
     HistoryRoot,
     /// Name of a snapshot: hash of its height, state root and frontier.
     SnapshotId,
+    /// Name of a file's content: hash of its length and of all its chunks. The same bytes have the
+    /// same id on every chain.
+    FileId,
 );
 
 #[cfg(test)]

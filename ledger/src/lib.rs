@@ -122,6 +122,7 @@ pub mod certificate;
 pub mod merkle;
 
 pub mod block;
+pub mod file;
 pub mod history;
 pub mod state;
 
