@@ -126,6 +126,8 @@ pub mod file;
 pub mod history;
 pub mod state;
 
+pub mod link;
+
 pub mod genesis;
 
 pub mod chain;

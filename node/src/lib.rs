@@ -19,6 +19,8 @@ mod sync_status;
 
 mod driver;
 
+mod shared_files;
+
 mod verifier;
 
 pub mod view;

@@ -9,6 +9,7 @@ mod genesis;
 mod init;
 mod invite;
 mod join;
+mod private;
 mod query;
 mod run;
 mod stop;
