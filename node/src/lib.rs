@@ -49,6 +49,7 @@ pub mod client;
 mod clock;
 mod control;
 mod files;
+mod holes;
 mod memory;
 mod output;
 mod parent;

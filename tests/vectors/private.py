@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes private.json: private files as `docs/protocol/files.md` defines them.
+"""Writes private.json: private files as `docs/protocol/links.md` defines them.
 
 XChaCha20-Poly1305 in the standard library alone, after RFC 8439 and draft-irtf-cfrg-xchacha-03.
 """

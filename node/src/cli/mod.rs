@@ -5,11 +5,11 @@ pub mod archive;
 mod address;
 mod config;
 mod db;
+mod files;
 mod genesis;
 mod init;
 mod invite;
 mod join;
-mod private;
 mod query;
 mod run;
 mod stop;
@@ -75,6 +75,14 @@ enum Command {
     /// Show how much history a running node has fetched, from which peers and how fast, or why
     /// nothing arrives
     Sync(sync::Sync),
+    /// Share a file with everybody who has its link, and print the link
+    Share(files::Share),
+    /// Fetch a file by its link from the nodes that have it
+    Get(files::Get),
+    /// Stop sharing or fetching a file, and remove it from the home
+    Unshare(files::Unshare),
+    /// Show the files that a running node shares and fetches
+    Files(files::Files),
     /// Check, show or write genesis files
     #[command(subcommand)]
     Genesis(genesis::Genesis),
@@ -162,6 +170,10 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Status(query) => query.status(),
         Command::Peers(query) => query.peers(),
         Command::Sync(sync) => sync.execute(),
+        Command::Share(share) => share.execute(),
+        Command::Get(get) => get.execute(),
+        Command::Unshare(unshare) => unshare.execute(),
+        Command::Files(files) => files.execute(),
         Command::Genesis(genesis) => genesis.execute(),
         Command::Db(db) => db.execute(),
         Command::Config(config) => config.execute(cli.log),
@@ -327,6 +339,14 @@ mod tests {
             ("sync", true),
             ("sync --watch --json --rpc http://127.0.0.1:7701", true),
             ("sync --watch 5", false),
+            ("share --home /h /f --private --json", true),
+            ("share --home /h", false),
+            ("get --home /h - -o /f --force --json", true),
+            ("get --home /h cairn:00 --range 0-9 --range 99-", true),
+            ("get --home /h cairn:00 --range 9", false),
+            ("get --home /h", false),
+            ("unshare --home /h cairn:00", true),
+            ("files --home /h --json", true),
             ("genesis check /g", true),
             ("genesis id /g", true),
             ("db export --home /h --to /f", true),

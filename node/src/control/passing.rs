@@ -66,7 +66,7 @@ impl AsyncRead for Reader {
     }
 }
 
-/// Receives bytes, and at most one file. The system closes further ones.
+/// Receives bytes, and at most one file. Further ones are closed, here or by the system.
 fn receive(stream: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -75,7 +75,7 @@ fn receive(stream: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Option<Own
         RecvAncillaryMessage::ScmRights(files) => Some(files),
         _ => None,
     });
-    Ok((received.bytes, files.flatten().last()))
+    Ok((received.bytes, files.flatten().reduce(|first, _closed| first)))
 }
 
 /// Writes a line, and the file that goes with it.

@@ -9,9 +9,9 @@ use std::panic;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fd::{AsFd, OwnedFd};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use rustix::fd::{AsFd, OwnedFd};
 use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
@@ -165,11 +165,7 @@ async fn talk(
     }
 }
 
-async fn write(
-    writer: &mut OwnedWriteHalf,
-    answer: &str,
-    file: Option<OwnedFd>,
-) -> io::Result<()> {
+async fn write(writer: &mut OwnedWriteHalf, answer: &str, file: Option<OwnedFd>) -> io::Result<()> {
     let file = file.as_ref().map(AsFd::as_fd);
     timeout(LINE_TIME, write_line(writer, answer.as_bytes(), file)).await?
 }

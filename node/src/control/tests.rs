@@ -71,12 +71,7 @@ impl Methods for Sample {
         }
     }
 
-    fn call_with_file(
-        &self,
-        method: &str,
-        params: Value,
-        file: Option<OwnedFd>,
-    ) -> AnswerWithFile {
+    fn call_with_file(&self, method: &str, params: Value, file: Option<OwnedFd>) -> AnswerWithFile {
         if method == "exchange" {
             // Answers with the text of the file, and with a file of its own.
             let text = file.map(|file| content(file.into()));
@@ -504,6 +499,5 @@ async fn of_many_files_one_is_kept_and_the_others_are_closed() {
         String::from_utf8_lossy(&line[..count]).into_owned()
     });
     let answer = within("an answer", answer).await.unwrap();
-    // With room for one, the system passes on the first or none of them.
     assert!(answer.contains("\"kept\""), "{answer}");
 }

@@ -1,16 +1,19 @@
-//! The methods of a node's socket for its operator: stop, and the faults of a local network.
+//! The methods of a node's socket for its operator: stop, the faults of a local network, and files.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustix::fd::OwnedFd;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::control::{Answer, Failure, Methods};
+use super::files;
+use crate::control::{Answer, AnswerWithFile, Failure, Methods};
 use crate::network::{FaultPlan, Network, PeerId};
+use crate::shared_files::SharedFiles;
 use crate::view::faults_info;
 
 /// What the operator can do with a running node.
@@ -19,6 +22,8 @@ pub(super) struct Operator {
     asked: Notify,
     /// Set once the network runs.
     network: OnceLock<Network>,
+    /// Set once the files are open: `None` if they are off.
+    files: OnceLock<Option<SharedFiles>>,
 }
 
 /// The parameters of a method without any.
@@ -41,6 +46,12 @@ impl Operator {
     pub(super) fn on_network(&self, network: Network) {
         // The network is started once.
         let _first = self.network.set(network);
+    }
+
+    /// The files are open, or off.
+    pub(super) fn on_files(&self, files: Option<SharedFiles>) {
+        // The files are opened once.
+        let _first = self.files.set(files);
     }
 
     /// Resolves when the operator asks the node to stop.
@@ -79,9 +90,25 @@ impl Methods for Operator {
         let answer = self.answer(method, params);
         Box::pin(async { answer })
     }
+
+    fn call_with_file(&self, method: &str, params: Value, file: Option<OwnedFd>) -> AnswerWithFile {
+        let starting = || Some(Err(Failure::failed("the node is still starting")));
+        let called = match self.files.get() {
+            Some(store) => files::call(store.as_ref(), method, &params, file),
+            None => method.strip_prefix("files_").and_then(|_| starting()),
+        };
+        match called {
+            Some(Ok(answer)) => answer,
+            Some(Err(failure)) => Box::pin(async { Err(failure) }),
+            None => {
+                let answer = self.call(method, params);
+                Box::pin(async { answer.await.map(|value| (value, None)) })
+            }
+        }
+    }
 }
 
-fn read<T: DeserializeOwned>(params: Value) -> Result<T, Failure> {
+pub(super) fn read<T: DeserializeOwned>(params: Value) -> Result<T, Failure> {
     serde_json::from_value(params).map_err(Failure::bad_params)
 }
 

@@ -15,6 +15,7 @@ use protocol::message::CertifiedHeader;
 use protocol::swarm::{Join, Rates};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
+use super::files::{self, Files};
 use super::join::{ARCHIVE, DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
 use crate::checkpoint::Checkpoint;
@@ -29,6 +30,7 @@ use crate::driver::swarm::{self, Backfill, Shell, ToSwarm};
 use crate::home::Home;
 use crate::network::{Gossip, Network};
 use crate::rpc::RpcListener;
+use crate::shared_files::ToFiles;
 use crate::space::Disk;
 use crate::submission::{SUBMISSIONS, Submission};
 use crate::tasks::{Tasks, ThreadEnd, spawn_thread};
@@ -84,6 +86,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         view: ends.sync,
         driver: to_driver,
     };
+    start_files(&mut tasks, opened.files, &stopping);
     let (to_archive, from_archive) =
         start_archive(&mut tasks, &view, sharing, &network, clock, ends.archive, &stopping)?;
     let inputs = swarm::Inputs {
@@ -96,7 +99,6 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         stop: stopping.clone(),
     };
     tasks.add_thread(SYNC, start_sync(parts, inputs)?);
-
     let joining = opened.joins.then(|| {
         let is_validator = opened.validator.is_some();
         Joining::new(network.clone(), peers.clone(), tip.clone(), ends.join, is_validator)
@@ -218,6 +220,18 @@ fn watch_node(
     let space = space::watch(home.root().to_owned(), disk, wait_for(stop.clone()));
     tasks.add("the watch on free space", tokio::spawn(space));
     tasks
+}
+
+/// Starts the check of files that may be damaged. Returns what the files tell sync.
+fn start_files(
+    tasks: &mut Tasks,
+    files: Option<Files>,
+    stop: &watch::Receiver<bool>,
+) -> Option<mpsc::Receiver<ToFiles>> {
+    let Files { store, messages } = files?;
+    let check = files::check(store, wait_for(stop.clone()));
+    tasks.add("the check of files", tokio::spawn(check));
+    Some(messages)
 }
 
 /// Opens what is fetched of the blocks below the tip. A node that keeps all of them executes them,

@@ -52,11 +52,8 @@ impl Heads {
         let count = range.end.saturating_sub(range.start);
         let chunks = chunks.iter().take(usize::try_from(count).unwrap_or(usize::MAX)).map(hash);
         let siblings = siblings.iter().map(hash).take_while(|sibling| *sibling != Hash::ZERO);
-        let path = MerkleProof {
-            index: segment,
-            count: file.segments(),
-            siblings: siblings.collect(),
-        };
+        let path =
+            MerkleProof { index: segment, count: file.segments(), siblings: siblings.collect() };
         let head = FileHead { descriptor: *file, chunks: chunks.collect(), path };
         Ok(head.verify(&file.id()).is_ok().then_some(head))
     }

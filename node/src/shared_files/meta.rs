@@ -84,8 +84,8 @@ impl Meta {
         if fs::symlink_metadata(path)?.len() > BYTES_MAX {
             return Err(invalid(format!("more than {BYTES_MAX} bytes")));
         }
-        let meta: Self = serde_json::from_slice(&fs::read(path)?)
-            .map_err(|error| invalid(error.to_string()))?;
+        let meta: Self =
+            serde_json::from_slice(&fs::read(path)?).map_err(|error| invalid(error.to_string()))?;
         if meta.version != VERSION {
             return Err(invalid(format!("version {}, expected {VERSION}", meta.version)));
         }
@@ -134,7 +134,12 @@ impl Paths {
 
     fn named(folder: &Path, name: &str) -> Self {
         let path = |ending: &str| folder.join(format!("{name}{ending}"));
-        Self { bytes: path(""), heads: path(".heads"), chunks: path(".chunks"), meta: path(".json") }
+        Self {
+            bytes: path(""),
+            heads: path(".heads"),
+            chunks: path(".chunks"),
+            meta: path(".json"),
+        }
     }
 
     /// Removes all of them. Without the first the others are leftovers.

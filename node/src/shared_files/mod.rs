@@ -8,8 +8,8 @@
 //! | `ID.json` | name, length, what is wanted; written last, so only whole entries have it |
 //! | `new-N`, `new-N.heads` | a file that is being hashed |
 //!
-//! A file that is *shared in place* stays where its user has it. The command opens it and passes the
-//! descriptor, so this node follows no path, and no name of a file is ever part of one. After a
+//! A file that is *shared in place* stays where its user has it. The command opens it and passes
+//! the descriptor, so this node follows no path, and no name of a file is ever part of one. After a
 //! restart of the node such a file is *detached* until it is shared again; that hashes nothing if
 //! size, time and inode are the same. Each chunk is hashed before it leaves: if one differs, the
 //! file has changed, and is withdrawn.
@@ -46,8 +46,8 @@ use crate::files::{create_private_dir, names_in, open_in_place, remove_all};
 use crate::space::Space;
 
 pub(crate) use self::entry::{FileInfo, FileState};
-pub(crate) use self::operator::{Cancel, Shared};
-pub(crate) use self::serving::{HeldFile, ReadError, ToFiles};
+pub(crate) use self::operator::{Cancel, Reader};
+pub(crate) use self::serving::ToFiles;
 
 /// Most files of a home. Each holds up to two descriptors of this process.
 pub(crate) const FILES_MAX: usize = 128;
@@ -190,11 +190,7 @@ impl SharedFiles {
     }
 
     /// Refuses to take so many bytes more of the quota, if files or free space would not suffice.
-    fn check_room(
-        &self,
-        files: &BTreeMap<FileId, Entry>,
-        needed: u64,
-    ) -> Result<(), FilesError> {
+    fn check_room(&self, files: &BTreeMap<FileId, Entry>, needed: u64) -> Result<(), FilesError> {
         let Limits { quota, reserve } = self.0.limits;
         let sum = |bytes: fn(&Entry) -> u64| files.values().map(bytes).fold(0, u64::saturating_add);
         let used = sum(Entry::reserved);

@@ -49,7 +49,8 @@ pub(crate) enum ReadError {
     /// The user's file has changed, and is withdrawn: it is neither served nor fetched any more.
     #[error("the file has changed since it was shared")]
     Changed,
-    /// The bytes in the home are damaged. The chunk is not here any more, and is to be fetched again.
+    /// The bytes in the home are damaged. The chunk is not here any more, and is to be fetched
+    /// again.
     #[error("the chunk is damaged on disk")]
     Damaged,
     /// The operating system refused.

@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ledger::file::{CHUNK_BYTES, FileHasher, HashedFile, SEGMENT_BYTES, chunk_hash};
 use ledger::hash::Hash;
-use rustix::fs::SeekFrom;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::FilesError;
 use super::heads::Heads;
+use crate::holes::{next_data, next_hole};
 
 /// Bytes that are read at once: whole chunks, so that the hasher copies none.
 const READ_BYTES: usize = 8 * CHUNK_BYTES as usize;
@@ -190,26 +189,6 @@ fn ended_early(error: io::Error) -> FilesError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => FilesError::Changed,
         _ => error.into(),
-    }
-}
-
-/// Where the data begins that is next at or after an offset; `None` if only a hole follows.
-fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
-    match rustix::fs::seek(file, SeekFrom::Data(at)) {
-        Ok(start) => Ok(Some(start)),
-        Err(Errno::NXIO) => Ok(None),
-        // The file system knows no holes.
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(at)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Where the hole begins that is next at or after an offset. The end of the file counts as one.
-fn next_hole(file: &File, at: u64) -> io::Result<u64> {
-    match rustix::fs::seek(file, SeekFrom::Hole(at)) {
-        Ok(start) => Ok(start),
-        Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => Ok(u64::MAX),
-        Err(error) => Err(error.into()),
     }
 }
 

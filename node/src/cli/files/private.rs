@@ -8,7 +8,7 @@
 //! file that was cut or extended has no piece that opens. Nonces repeat only under the same key,
 //! and each file has a new key.
 //!
-//! Format: `docs/protocol/files.md`.
+//! Format: `docs/protocol/links.md`.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -104,8 +104,8 @@ impl Pieces {
         opened.map_err(|_| SealError::Piece { index })
     }
 
-    /// Seals a whole file, piece after piece. Tells after each piece how many bytes of the plaintext
-    /// are sealed.
+    /// Seals a whole file, piece after piece. Tells after each piece how many bytes of the
+    /// plaintext are sealed.
     ///
     /// # Errors
     /// Those of reading and writing; `InvalidData` if the plaintext does not have its length.
@@ -226,7 +226,8 @@ mod tests {
 
     /// What opens of a sealed file.
     fn opened(key: &LinkKey, bytes: &[u8]) -> Result<Vec<u8>, String> {
-        let pieces = Pieces::of_sealed(key, bytes.len() as u64).map_err(|error| error.to_string())?;
+        let pieces =
+            Pieces::of_sealed(key, bytes.len() as u64).map_err(|error| error.to_string())?;
         let to = file(&[]);
         pieces
             .open_range(&file(bytes), &to, 0..pieces.plain(), |_| {})
@@ -245,7 +246,7 @@ mod tests {
             sealed: Option<String>,
         }
         let rows: Vec<Row> =
-            serde_json::from_str(include_str!("../../../tests/vectors/private.json")).unwrap();
+            serde_json::from_str(include_str!("../../../../tests/vectors/private.json")).unwrap();
         assert_eq!(rows.len(), 6);
         for row in rows {
             let key = LinkKey(hex::decode(row.key).unwrap().try_into().unwrap());
