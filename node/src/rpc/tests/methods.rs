@@ -317,11 +317,9 @@ async fn a_final_transaction_that_is_submitted_again_is_final() {
 
 /// A transfer with this memo.
 fn with_memo(fixture: &Fixture, memo: &str) -> Transaction {
-    let mut transaction = fixture.transfer(0);
-    match &mut transaction.body {
-        Body::Transfer(transfer) => transfer.memo = memo.as_bytes().to_vec(),
-    }
-    transaction
+    let Body::Transfer(mut transfer) = fixture.transfer(0).body;
+    transfer.memo = memo.as_bytes().to_vec();
+    Body::Transfer(transfer).sign(fixture.chain.id(), &key(1))
 }
 
 #[tokio::test]
