@@ -17,8 +17,12 @@ pub(super) struct Entry {
     pub(super) content: Content,
     /// Bytes that were read for peers since the node started.
     pub(super) served: u64,
-    /// Why nothing arrives, if the disk or a limit is the reason.
+    /// Why nothing is written, if the disk or a limit is the reason.
     pub(super) trouble: Option<Trouble>,
+    /// How many peers sent chunks of it.
+    pub(super) peers: u64,
+    /// Why nothing arrives from peers.
+    pub(super) waits: Option<String>,
 }
 
 /// Why nothing is written.
@@ -61,7 +65,7 @@ pub(super) fn everything() -> SegmentRanges {
 
 impl Entry {
     pub(super) const fn new(meta: Meta, content: Content) -> Self {
-        Self { meta, content, served: 0, trouble: None }
+        Self { meta, content, served: 0, trouble: None, peers: 0, waits: None }
     }
 
     /// Bytes of the quota that the file takes: those in the home that are here or wanted.
@@ -112,9 +116,12 @@ impl Entry {
 
     /// What the file looks like for people and scripts.
     pub(super) fn info(&self, id: &FileId) -> FileInfo {
-        let reason = self.trouble.as_ref().map(|trouble| match trouble {
-            Trouble::Refused(reason) | Trouble::Paused(reason) => reason.clone(),
-        });
+        let state = self.state();
+        let reason = match (&self.trouble, state) {
+            (Some(Trouble::Refused(reason) | Trouble::Paused(reason)), _) => Some(reason.clone()),
+            (None, FileState::Fetching) => self.waits.clone(),
+            (None, _) => None,
+        };
         FileInfo {
             id: Some(id.to_string()),
             name: self.meta.name.clone(),
@@ -122,7 +129,8 @@ impl Entry {
             have_bytes: self.have(),
             left_bytes: self.left(),
             served_bytes: self.served,
-            state: self.state(),
+            peers: self.peers,
+            state,
             reason,
         }
     }
@@ -143,9 +151,11 @@ pub(crate) struct FileInfo {
     pub(crate) left_bytes: u64,
     /// Bytes that were read for peers since the node started.
     pub(crate) served_bytes: u64,
+    /// How many peers sent chunks of it since the node started.
+    pub(crate) peers: u64,
     /// What happens to it.
     pub(crate) state: FileState,
-    /// Why nothing arrives, if the disk or a limit is the reason.
+    /// Why nothing arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
 }

@@ -161,6 +161,7 @@ impl SharedFiles {
             have_bytes: 0,
             left_bytes: length,
             served_bytes: 0,
+            peers: 0,
             state: FileState::Hashing,
             reason: None,
         };

@@ -104,6 +104,15 @@ impl SharedFiles {
         })
     }
 
+    /// Remembers how the fetch of a file goes, to be shown: how many peers sent chunks of it, and
+    /// why nothing arrives.
+    pub(crate) fn note_fetch(&self, id: &FileId, peers: u64, waits: Option<&str>) {
+        if let Some(entry) = self.files().get_mut(id) {
+            entry.peers = peers;
+            entry.waits = waits.map(str::to_owned);
+        }
+    }
+
     /// The head of a segment, verified; `None` if it is not here.
     ///
     /// # Errors

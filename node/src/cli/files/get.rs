@@ -44,13 +44,6 @@ pub(in crate::cli) struct Get {
     json: bool,
 }
 
-/// What a fetch has come to.
-struct Fetched {
-    info: FileInfo,
-    /// How many peers sent parts of it.
-    peers: u64,
-}
-
 impl Get {
     pub(in crate::cli) fn execute(self) -> anyhow::Result<()> {
         let (root, began) = (self.home.root()?, Instant::now());
@@ -68,7 +61,7 @@ impl Get {
             };
             Ok::<_, anyhow::Error>((fetched, bytes))
         })?;
-        let stored = fetched.info.bytes.unwrap_or_default();
+        let stored = fetched.bytes.unwrap_or_default();
         let bytes = match target {
             Some(target) => self.write(&link, target, bytes, stored)?,
             None => stored,
@@ -88,7 +81,12 @@ impl Get {
     }
 
     /// Has the node fetch the file, and waits for the end.
-    async fn fetch(&self, client: &mut Client, link: &Link, name: &str) -> anyhow::Result<Fetched> {
+    async fn fetch(
+        &self,
+        client: &mut Client,
+        link: &Link,
+        name: &str,
+    ) -> anyhow::Result<FileInfo> {
         let id = link.id.to_string();
         let ranges: Vec<(u64, u64)> = match link.key {
             Some(_) => self.range.iter().copied().map(sealed_range).collect(),
@@ -103,7 +101,7 @@ impl Get {
             match info.state {
                 FileState::Kept | FileState::Partial | FileState::Shared => {
                     bar.finish_and_clear();
-                    return Ok(Fetched { info, peers: 0 });
+                    return Ok(info);
                 }
                 FileState::Refused => {
                     bar.finish_and_clear();
@@ -118,7 +116,7 @@ impl Get {
                 FileState::Fetching | FileState::Paused | FileState::Checking => {}
             }
             if info.reason != last_reason {
-                info.reason.iter().for_each(|reason| say(&format!("paused: {reason}")));
+                info.reason.iter().for_each(|reason| say(&format!("waiting: {reason}")));
                 last_reason.clone_from(&info.reason);
             }
             if info.bytes.is_some() {
