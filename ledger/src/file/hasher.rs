@@ -7,6 +7,7 @@ use super::{
 use crate::hash::Hash;
 use crate::merkle::MerkleTree;
 
+#[allow(clippy::cast_possible_truncation)] // Far below 2^32.
 const CHUNK: usize = CHUNK_BYTES as usize;
 
 static ZEROS: [u8; CHUNK] = [0; CHUNK];

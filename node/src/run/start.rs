@@ -20,6 +20,7 @@ use super::join::{ARCHIVE, DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::driver::archive::{self, Sharing};
 use crate::driver::audit::Auditor;
 use crate::driver::joining::Joining;
@@ -30,7 +31,7 @@ use crate::driver::swarm::{self, Backfill, Shell, ToSwarm};
 use crate::home::Home;
 use crate::network::{Gossip, Network};
 use crate::rpc::RpcListener;
-use crate::shared_files::ToFiles;
+use crate::shared_files::{SharedFiles, ToFiles};
 use crate::space::Disk;
 use crate::submission::{SUBMISSIONS, Submission};
 use crate::tasks::{Tasks, ThreadEnd, spawn_thread};
@@ -71,6 +72,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
     let backfill = open_backfill(&mut tasks, &home, &view, keep, ends.executed, &stopping)?;
+    let (files, to_files) = start_files(&mut tasks, opened.files, &stopping);
     let parts = swarm::Parts {
         clock,
         store: store.clone(),
@@ -80,13 +82,13 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         join: opened.joins.then(|| join(opened.checkpoint)),
         backfill,
         state: tip.state.clone(),
-        rates: Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
+        files,
+        rates: rates(&config),
         network: network.clone(),
         peers: peers.clone(),
         view: ends.sync,
         driver: to_driver,
     };
-    start_files(&mut tasks, opened.files, &stopping);
     let (to_archive, from_archive) =
         start_archive(&mut tasks, &view, sharing, &network, clock, ends.archive, &stopping)?;
     let inputs = swarm::Inputs {
@@ -96,6 +98,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         join: ends.join_target,
         snapshots: kept,
         archive: from_archive,
+        files: to_files,
         stop: stopping.clone(),
     };
     tasks.add_thread(SYNC, start_sync(parts, inputs)?);
@@ -222,16 +225,28 @@ fn watch_node(
     tasks
 }
 
-/// Starts the check of files that may be damaged. Returns what the files tell sync.
+/// The limits of what the node sends and fetches.
+fn rates(config: &Config) -> Rates {
+    Rates {
+        upload: config.sync.upload_rate,
+        download: config.sync.download_rate,
+        file_upload: config.files.upload_rate,
+        file_download: config.files.download_rate,
+    }
+}
+
+/// Starts the check of files that may be damaged. Returns the files, and what they tell sync.
 fn start_files(
     tasks: &mut Tasks,
     files: Option<Files>,
     stop: &watch::Receiver<bool>,
-) -> Option<mpsc::Receiver<ToFiles>> {
-    let Files { store, messages } = files?;
-    let check = files::check(store, wait_for(stop.clone()));
+) -> (Option<SharedFiles>, mpsc::Receiver<ToFiles>) {
+    let Some(Files { store, messages }) = files else {
+        return (None, mpsc::channel(1).1);
+    };
+    let check = files::check(store.clone(), wait_for(stop.clone()));
     tasks.add("the check of files", tokio::spawn(check));
-    Some(messages)
+    (Some(store), messages)
 }
 
 /// Opens what is fetched of the blocks below the tip. A node that keeps all of them executes them,

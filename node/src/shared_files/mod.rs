@@ -22,8 +22,6 @@ mod entry;
 mod heads;
 mod meta;
 mod operator;
-// Until the driver of `swarm` moves files, only tests call some of this.
-#[allow(dead_code)]
 mod serving;
 mod source;
 
@@ -49,7 +47,7 @@ use crate::space::Space;
 
 pub(crate) use self::entry::{FileInfo, FileState};
 pub(crate) use self::operator::{Cancel, Reader};
-pub(crate) use self::serving::ToFiles;
+pub(crate) use self::serving::{HeldFile, ReadError, ToFiles};
 
 /// Most files of a home. Each holds up to two descriptors of this process.
 pub(crate) const FILES_MAX: usize = 128;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod archives;
+mod files;
 mod history;
 mod joining;
 mod kills;
