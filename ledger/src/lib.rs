@@ -122,8 +122,11 @@ pub mod certificate;
 pub mod merkle;
 
 pub mod block;
+pub mod file;
 pub mod history;
 pub mod state;
+
+pub mod link;
 
 pub mod genesis;
 

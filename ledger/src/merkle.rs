@@ -57,19 +57,60 @@ pub fn root(leaves: &[Hash]) -> Hash {
 /// Proof that `leaves[index]` is at its place under `root(leaves)`; `None` if there is no such
 /// leaf.
 ///
-/// It costs about as many hash operations as [`root`].
+/// It costs about as many hash operations as [`root`]. A [`MerkleTree`] proves many leaves.
 #[must_use]
 pub fn prove(leaves: &[Hash], index: usize) -> Option<MerkleProof> {
     leaves.get(index)?;
-    let mut siblings = Vec::new();
-    let mut level: Vec<Hash> = leaves.iter().map(leaf_node).collect();
-    let mut at = index;
-    while level.len() > 1 {
-        siblings.extend(level.get(at ^ 1));
-        level = parents(&level);
-        at >>= 1;
+    MerkleTree::new(leaves).prove(index)
+}
+
+/// All nodes of a tree, so that proofs of many leaves cost no hash operation. Takes about 64 bytes
+/// of memory for each leaf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MerkleTree {
+    /// The nodes of each level, from the leaves up to the one top node. The empty tree has one
+    /// empty level.
+    levels: Vec<Vec<Hash>>,
+}
+
+impl MerkleTree {
+    /// The tree over a list of hashes.
+    #[must_use]
+    pub fn new(leaves: &[Hash]) -> Self {
+        let mut level: Vec<Hash> = leaves.iter().map(leaf_node).collect();
+        let mut levels = Vec::new();
+        while level.len() > 1 {
+            let above = parents(&level);
+            levels.push(std::mem::replace(&mut level, above));
+        }
+        levels.push(level);
+        Self { levels }
     }
-    Some(MerkleProof { index: index as u64, count: leaves.len() as u64, siblings })
+
+    /// Number of leaves.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.levels.first().map_or(0, Vec::len) as u64
+    }
+
+    /// The root, as by [`root`].
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        root_node(self.count(), self.levels.last().and_then(|top| top.first()))
+    }
+
+    /// Proof of a leaf, as by [`prove`]; `None` if there is no such leaf.
+    #[must_use]
+    pub fn prove(&self, index: usize) -> Option<MerkleProof> {
+        self.levels.first()?.get(index)?;
+        let mut at = index;
+        let mut siblings = Vec::new();
+        for level in &self.levels {
+            siblings.extend(level.get(at ^ 1));
+            at >>= 1;
+        }
+        Some(MerkleProof { index: index as u64, count: self.count(), siblings })
+    }
 }
 
 /// Proves that a hash has a certain index in a list whose root is known.
@@ -181,8 +222,11 @@ mod tests {
         for count in 1..=COUNT_MAX {
             let items = items(count);
             let root = root(&items);
+            let tree = MerkleTree::new(&items);
+            assert_eq!((tree.root(), tree.count()), (root, count as u64));
             for (index, item) in items.iter().enumerate() {
                 let proof = prove(&items, index).unwrap();
+                assert_eq!(tree.prove(index).as_ref(), Some(&proof), "{index} of {count}");
                 assert_eq!(proof.verify(root, *item), Ok(()), "{index} of {count}");
 
                 let refuse = |what: &str, proof: &MerkleProof, root, leaf| {
@@ -220,8 +264,10 @@ mod tests {
                 longer.siblings.push(Hash::ZERO);
                 refuse("extra sibling", &longer, root, *item);
             }
-            assert_eq!(prove(&items, count), None);
+            assert_eq!((prove(&items, count), tree.prove(count)), (None, None));
         }
+        let empty = MerkleTree::new(&[]);
+        assert_eq!((empty.root(), empty.count(), empty.prove(0)), (root(&[]), 0, None));
     }
 
     #[test]

@@ -34,17 +34,19 @@ pub(crate) struct Descriptors {
 
 impl Descriptors {
     /// Raises the limit of this process, up to [`WANTED`], and divides it. The parts are for the
-    /// `named` peers, to which the limits on connections do not apply, for all other peers, and for
-    /// `rpc_wanted` connections to RPC. Warns if not all of these fit.
+    /// node's own files and so many `shared` ones, for the `named` peers, to which the limits on
+    /// connections do not apply, for all other peers, and for `rpc_wanted` connections to RPC.
+    /// Warns if not all of these fit.
     ///
     /// # Errors
     /// The limit is too low for a node to work.
     pub(crate) fn prepare(
         limits: network::Limits,
         named: usize,
+        shared: usize,
         rpc_wanted: usize,
     ) -> anyhow::Result<Self> {
-        let kept = kept(named);
+        let kept = kept(named) + shared as u64;
         let shares = Self::share(raise(), kept, peers_wanted(limits), rpc_wanted as u64)?;
         if shares.peers < peers_wanted(limits) || shares.rpc < rpc_wanted as u64 {
             tracing::warn!(

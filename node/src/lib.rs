@@ -20,6 +20,8 @@ mod sync_status;
 
 mod driver;
 
+mod shared_files;
+
 mod verifier;
 
 pub mod view;
@@ -48,6 +50,7 @@ pub mod client;
 mod clock;
 mod control;
 mod files;
+mod holes;
 mod index;
 mod memory;
 mod output;

@@ -77,7 +77,7 @@ impl Space {
     }
 
     /// The space after so many more bytes are written.
-    const fn after(self, bytes: u64) -> Self {
+    pub(crate) const fn after(self, bytes: u64) -> Self {
         Self { free: self.free.saturating_sub(bytes), ..self }
     }
 

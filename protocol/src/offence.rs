@@ -155,6 +155,12 @@ pub enum Offence {
         /// Index of the segment.
         segment: SegmentIndex,
     },
+    /// Hashes of the chunks of a file's segment that are not those that the file's id proves.
+    #[error("sent a bad head of segment {segment} of a file")]
+    FileHead {
+        /// Index of the segment.
+        segment: SegmentIndex,
+    },
 }
 
 /// How grave an offence is.
@@ -198,7 +204,8 @@ impl Offence {
             | Self::WrongFrontier
             | Self::SnapshotBlock { .. }
             | Self::BlockProof { .. }
-            | Self::SegmentHead { .. } => Severity::Lie,
+            | Self::SegmentHead { .. }
+            | Self::FileHead { .. } => Severity::Lie,
         }
     }
 
@@ -233,6 +240,7 @@ impl Offence {
             Self::SnapshotBlock { .. } => "bad-snapshot-block",
             Self::BlockProof { .. } => "bad-block-proof",
             Self::SegmentHead { .. } => "bad-segment-head",
+            Self::FileHead { .. } => "bad-file-head",
         }
     }
 
@@ -266,7 +274,8 @@ impl Offence {
             | Self::WrongFrontier
             | Self::SnapshotBlock { .. }
             | Self::BlockProof { .. }
-            | Self::SegmentHead { .. } => Blame::Sender,
+            | Self::SegmentHead { .. }
+            | Self::FileHead { .. } => Blame::Sender,
         }
     }
 }

@@ -63,7 +63,7 @@ macro_rules! replays {
 
 replays! {
     transaction block certificate proof exchange consensus_gossip sync_message archive
-    consensus_log genesis snapshot live_machine swarm_machine
+    consensus_log genesis snapshot file live_machine swarm_machine file_machine
 }
 
 /// A target accepts bytes that decode in its format, even if they break a rule beyond the format.

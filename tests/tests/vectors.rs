@@ -10,8 +10,9 @@ use ledger::block::{Block, Header, genesis_parent, transactions_root};
 use ledger::certificate::{Certificate, Vote, VoteKind};
 use ledger::chain::{Chain, ChainState, ValidBlock};
 use ledger::codec;
+use ledger::file::{FileDescriptor, FileHead};
 use ledger::genesis::{Genesis, template_key, template_seed};
-use ledger::hash::{BlockHash, ChainId, Domain, Hash, SnapshotId};
+use ledger::hash::{BlockHash, ChainId, Domain, FileId, Hash, SnapshotId};
 use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::merkle::MerkleProof;
 use ledger::signature::{PublicKey, SigningKey};
@@ -290,6 +291,7 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
     let last = FrontierPage { block: None, subtrees: vec![subtree(3, 300, 10)] };
     let proof = MerkleProof { index: 10, count: 21, siblings: vec![hash(11), hash(12)] };
     let proved = Some((BlockHash(hash(13)), proof));
+    let file = FileId(hash(14));
     vec![
         (SyncMessage::Open(number, CollectionId(chain.id().0)), "38 08e639903a39ea4c"),
         (SyncMessage::Close(number), "6 20aee86b77a31031"),
@@ -316,6 +318,9 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
         (SyncMessage::GetBlockProof(Height(50)), "12 bf6a5d146fbe24b8"),
         (SyncMessage::BlockProof(Height(50), proved), "133 1d0fcf075f2d683f"),
         (SyncMessage::BlockProof(Height(50), None), "13 963c2e93b7a8be10"),
+        (SyncMessage::GetFileHead(file, index), "44 b44776057eb79f95"),
+        (SyncMessage::FileHead(file, index, Some(file_head())), "245 29739a0f173bf163"),
+        (SyncMessage::FileHead(file, index, None), "45 83193640b7c6ecad"),
     ]
 }
 
@@ -335,6 +340,15 @@ fn every_message_about_history_has_the_bytes_it_always_had() {
 
 fn hash(seed: u8) -> Hash {
     Hash::of(Domain::Chunk, &[&[seed]])
+}
+
+/// The head of a segment with two chunks. It proves nothing.
+fn file_head() -> FileHead {
+    FileHead {
+        descriptor: FileDescriptor { length: 3 * (16 << 20) + 200_000, root: hash(15) },
+        chunks: vec![hash(16), hash(17)],
+        path: MerkleProof { index: 3, count: 4, siblings: vec![hash(18), hash(19)] },
+    }
 }
 
 fn descriptor() -> SegmentDescriptor {

@@ -26,6 +26,9 @@ pub struct TransactionInfo {
     pub expires_at: u64,
     /// Bytes of the memo, hex.
     pub memo: String,
+    /// The link that the memo is: an anchor of a file. Missing for any other memo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<String>,
     /// Encoded size in bytes.
     pub bytes: u32,
 }

@@ -5,6 +5,7 @@ pub mod archive;
 mod address;
 mod config;
 mod db;
+mod files;
 mod find;
 mod genesis;
 mod init;
@@ -81,6 +82,14 @@ enum Command {
     Sync(sync::Sync),
     /// Look for nodes that have an era of history, a block or a file
     Find(find::Find),
+    /// Share a file with everybody who has its link, and print the link
+    Share(files::Share),
+    /// Fetch a file by its link from the nodes that have it
+    Get(files::Get),
+    /// Stop sharing or fetching a file, and remove it from the home
+    Unshare(files::Unshare),
+    /// Show the files that a running node shares and fetches
+    Files(files::Files),
     /// Check, show or write genesis files
     #[command(subcommand)]
     Genesis(genesis::Genesis),
@@ -170,6 +179,10 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Nodes(nodes) => nodes.execute(),
         Command::Sync(sync) => sync.execute(),
         Command::Find(find) => find.execute(),
+        Command::Share(share) => share.execute(),
+        Command::Get(get) => get.execute(),
+        Command::Unshare(unshare) => unshare.execute(),
+        Command::Files(files) => files.execute(),
         Command::Genesis(genesis) => genesis.execute(),
         Command::Db(db) => db.execute(),
         Command::Config(config) => config.execute(cli.log),
@@ -344,9 +357,29 @@ mod tests {
             ("config show --json", true),
             ("completions bash", true),
         ] {
-            let words = std::iter::once("cairn-node").chain(line.split_whitespace());
-            let parsed = Cli::from_words(words.map(OsString::from));
-            assert_eq!(parsed.is_ok(), valid, "{line}");
+            check(line, valid);
+        }
+    }
+
+    fn check(line: &str, valid: bool) {
+        let words = std::iter::once("cairn-node").chain(line.split_whitespace());
+        let parsed = Cli::from_words(words.map(OsString::from));
+        assert_eq!(parsed.is_ok(), valid, "{line}");
+    }
+
+    #[test]
+    fn commands_for_files_parse_and_mistakes_do_not() {
+        for (line, valid) in [
+            ("share --home /h /f --private --json", true),
+            ("share --home /h", false),
+            ("get --home /h - -o /f --force --json", true),
+            ("get --home /h cairn:00 --range 0-9 --range 99-", true),
+            ("get --home /h cairn:00 --range 9", false),
+            ("get --home /h", false),
+            ("unshare --home /h cairn:00", true),
+            ("files --home /h --json", true),
+        ] {
+            check(line, valid);
         }
     }
 

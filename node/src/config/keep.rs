@@ -3,20 +3,7 @@
 use protocol::archive::Keep;
 use serde::{Deserialize, Deserializer, Serializer, de};
 
-use super::size::parse_scaled;
-
-/// Units of sizes and their bytes.
-const UNITS: [(&str, u64); 9] = [
-    ("B", 1),
-    ("kB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-];
+use super::size::{parse_size, size_text};
 
 /// The text does not say how much to keep.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,11 +27,7 @@ pub fn parse_keep(text: &str) -> Result<Keep, KeepError> {
         ["recent", count, "eras"] | ["recent", count @ "1", "era"] => {
             count.parse().ok().filter(|count| *count > 0).map(Keep::Recent)
         }
-        // A bare number would be bytes, and is rather meant as GiB or eras.
-        _ if text.trim().ends_with('B') => {
-            parse_scaled(text, &UNITS).filter(|bytes| *bytes > 0).map(Keep::Bytes)
-        }
-        _ => None,
+        _ => parse_size(text).filter(|bytes| *bytes > 0).map(Keep::Bytes),
     };
     keep.ok_or_else(|| KeepError { text: text.chars().take(200).collect() })
 }
@@ -52,15 +35,9 @@ pub fn parse_keep(text: &str) -> Result<Keep, KeepError> {
 /// How much of history to keep, as [`parse_keep`] reads it.
 #[must_use]
 pub fn keep_text(keep: Keep) -> String {
-    const POWERS: [(&str, u64); 4] =
-        [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match keep {
         Keep::Full => "full".to_owned(),
-        Keep::Bytes(bytes) => {
-            let unit = POWERS.into_iter().find(|(_, unit)| bytes.is_multiple_of(*unit));
-            let (name, unit) = unit.unwrap_or(("B", 1));
-            format!("{}{name}", bytes / unit)
-        }
+        Keep::Bytes(bytes) => size_text(bytes),
         Keep::Recent(1) => "recent 1 era".to_owned(),
         Keep::Recent(eras) => format!("recent {eras} eras"),
     }

@@ -2,6 +2,7 @@
 //! never here.
 
 mod address;
+mod files;
 mod keep;
 mod rate;
 mod size;
@@ -18,6 +19,7 @@ use protocol::archive::Keep;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub use address::{P2pAddress, P2pAddressError};
+pub use files::FilesConfig;
 pub use keep::{KeepError, keep_text, parse_keep};
 pub(crate) use rate::parse_rate;
 
@@ -72,6 +74,8 @@ pub struct Config {
     pub sync: SyncConfig,
     /// The part of history that this node keeps.
     pub history: HistoryConfig,
+    /// Files that are shared and fetched.
+    pub files: FilesConfig,
 }
 
 /// The network of nodes.
@@ -307,6 +311,8 @@ impl Config {
         let rates = [
             ("sync.upload_rate", self.sync.upload_rate),
             ("sync.download_rate", self.sync.download_rate),
+            ("files.upload_rate", self.files.upload_rate),
+            ("files.download_rate", self.files.download_rate),
         ];
         for (key, rate) in rates {
             if let Some(rate) = rate.filter(|rate| *rate < RATE_MIN) {
@@ -364,6 +370,7 @@ mod tests {
         config.rpc.allowed_origins = vec!["https://wallet.example".to_owned()];
         config.sync.upload_rate = Some(5 << 20);
         config.history.keep = Keep::Bytes(20 << 30);
+        config.files = FilesConfig { enabled: true, quota: 5, ..FilesConfig::default() };
         assert_eq!(parse(&config.to_toml()), Ok(config));
     }
 
@@ -410,6 +417,12 @@ mod tests {
                 ["keep = \"20\"", "\"20\" does not say how much to keep, expected \"full\""],
             ),
             ("[history]\nkeep = 20", ["keep = 20", "expected a string"]),
+            ("[files]\nquota = 20", ["quota = 20", "expected a string"]),
+            ("[files]\nquota = \"20\"", ["quota = \"20\"", "\"20\" is no size, expected"]),
+            (
+                "[files]\ndownload_rate = 1",
+                ["files.download_rate: 1", "expected at least 16384 bytes a second"],
+            ),
             ("[mempool]\nbytes_max = -1", ["bytes_max = -1", "expected a whole number of bytes"]),
             ("[log]\nlevel = \"loud\"", ["log.level", "expected error, warn"]),
         ] {

@@ -1,4 +1,47 @@
-//! Numbers with a unit, such as `1.5 MiB`.
+//! Numbers with a unit, such as `1.5 MiB`, and sizes in bytes.
+
+use serde::{Deserialize, Deserializer, Serializer, de};
+
+/// Units of sizes and their bytes.
+const UNITS: [(&str, u64); 9] = [
+    ("B", 1),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+/// Parses a size with its unit: `20GiB`, `1.5 TB`. `None` for any other text. A bare number is
+/// refused, since it is rather meant as GiB than as bytes.
+pub(super) fn parse_size(text: &str) -> Option<u64> {
+    text.trim().ends_with('B').then(|| parse_scaled(text, &UNITS))?
+}
+
+/// A size as [`parse_size`] reads it.
+pub(super) fn size_text(bytes: u64) -> String {
+    const POWERS: [(&str, u64); 4] =
+        [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = POWERS.into_iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
+    let (name, unit) = unit.unwrap_or(("B", 1));
+    format!("{}{name}", bytes / unit)
+}
+
+pub(super) fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&size_text(*bytes))
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let expected = || {
+        let shown: String = text.chars().take(200).collect();
+        de::Error::custom(format!("{shown:?} is no size, expected such as \"20GiB\" or \"500 GB\""))
+    };
+    parse_size(&text).ok_or_else(expected)
+}
 
 /// A number and one of these units, each with what it stands for: `5 MB`, `1.5MiB`. Without a unit
 /// it is a whole number. A part of the smallest unit is dropped. `None` for any other text, and for

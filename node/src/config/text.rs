@@ -10,7 +10,7 @@ const HEAD: &str = "\
 ";
 
 /// What each section is about.
-const SECTIONS: [(&str, &str); 6] = [
+const SECTIONS: [(&str, &str); 7] = [
     ("p2p", "The network of nodes."),
     ("rpc", "The interface for wallets and people."),
     ("log", "The log on stderr."),
@@ -21,10 +21,11 @@ const SECTIONS: [(&str, &str); 6] = [
          blocks.",
     ),
     ("history", "The part of history that this node keeps."),
+    ("files", "Files that are shared with other nodes and fetched from them."),
 ];
 
 /// What each key is, with its section. Line breaks stand where lines would be too wide.
-const KEYS: [(&str, &str); 15] = [
+const KEYS: [(&str, &str); 20] = [
     (
         "p2p.listen",
         "Where this node listens for peers: IP:PORT or a multiaddr. 127.0.0.1 is this machine\n\
@@ -89,6 +90,22 @@ const KEYS: [(&str, &str); 15] = [
         "history.keep",
         "\"full\" for all of it, a size such as \"20GiB\" for eras that the nodes share out, or\n\
          \"recent 64 eras\" for the newest ones.",
+    ),
+    (
+        "files.enabled",
+        "Whether files are shared and fetched: true or false. No validator starts with true.",
+    ),
+    ("files.quota", "Most bytes of all files in the home, such as \"20GiB\"."),
+    ("files.reserve", "Bytes of the disk that files leave free, such as \"2GiB\"."),
+    (
+        "files.upload_rate",
+        "Most bytes of files a second to all peers together, as sync.upload_rate, which holds for\n\
+         files too.",
+    ),
+    (
+        "files.download_rate",
+        "Most bytes of files a second from all peers together, as sync.download_rate, which holds\n\
+         for files too.",
     ),
 ];
 

@@ -3,13 +3,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fd::{BorrowedFd, OwnedFd};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedWriteHalf;
 
+use super::passing::{Reader, write_line};
 use super::place::{failed_at, socket_of};
 use super::{ANSWER_BYTES_MAX, ControlError, Failure};
 
@@ -19,7 +21,7 @@ use super::{ANSWER_BYTES_MAX, ControlError, Failure};
 /// since the answer may still come.
 pub(crate) struct Client {
     socket: PathBuf,
-    reader: BufReader<OwnedReadHalf>,
+    reader: BufReader<Reader>,
     writer: OwnedWriteHalf,
     calls: u64,
 }
@@ -55,7 +57,8 @@ impl Client {
             stream => stream.map_err(failed_at(&socket))?,
         };
         let (reader, writer) = stream.into_split();
-        Ok(Self { socket, reader: BufReader::new(reader), writer, calls: 0 })
+        let reader = BufReader::new(Reader::new(reader));
+        Ok(Self { socket, reader, writer, calls: 0 })
     }
 
     /// Calls a method, and waits for the answer.
@@ -68,12 +71,27 @@ impl Client {
         method: &str,
         params: Value,
     ) -> Result<T, ControlError> {
+        let (result, _file) = self.call_with_file(method, params, None).await?;
+        Ok(result)
+    }
+
+    /// As [`call`](Self::call), with an open file for the process. Returns the file that came with
+    /// the answer too.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub(crate) async fn call_with_file<T: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        params: Value,
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<(T, Option<OwnedFd>), ControlError> {
         self.calls += 1;
         let request =
             json!({"jsonrpc": "2.0", "id": self.calls, "method": method, "params": params});
         // A server whose connections are all in use answers before it reads, and closes. So a
         // request that cannot be sent may still have an answer.
-        let sent = self.writer.write_all(format!("{request}\n").as_bytes()).await;
+        let sent = write_line(&mut self.writer, format!("{request}\n").as_bytes(), file).await;
         let line = self.read_answer().await?;
         if line.is_empty() {
             sent.map_err(failed_at(&self.socket))?;
@@ -89,7 +107,9 @@ impl Client {
         if envelope.id != json!(self.calls) {
             return Err(self.malformed("the answer belongs to another call"));
         }
-        serde_json::from_value(envelope.result).map_err(|error| self.malformed(error))
+        let result =
+            serde_json::from_value(envelope.result).map_err(|error| self.malformed(error))?;
+        Ok((result, self.reader.get_mut().take_file()))
     }
 
     /// Waits until the process closes the connection, which it does when it ends.

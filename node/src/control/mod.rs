@@ -3,9 +3,11 @@
 //!
 //! It speaks JSON-RPC 2.0, one message a line. Whoever can write to the socket can stop the
 //! process. So the socket is for its own user and for root: the folder has mode 0700, the socket
-//! mode 0600, and the user of each connection is checked.
+//! mode 0600, and the user of each connection is checked. An open file may go with a request and
+//! with an answer.
 
 mod client;
+mod passing;
 mod place;
 mod server;
 
@@ -17,6 +19,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use rustix::fd::OwnedFd;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -54,6 +58,9 @@ pub(crate) mod code {
 /// The result of a method, to come.
 pub(crate) type Answer = BoxFuture<'static, Result<Value, Failure>>;
 
+/// As [`Answer`], with the file that goes with the result.
+pub(crate) type AnswerWithFile = BoxFuture<'static, Result<(Value, Option<OwnedFd>), Failure>>;
+
 /// What a method answers instead of a result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{message}")]
@@ -86,6 +93,14 @@ impl Failure {
     }
 }
 
+/// Reads the parameters of a method.
+///
+/// # Errors
+/// They are not the method's.
+pub(crate) fn read<T: DeserializeOwned>(params: Value) -> Result<T, Failure> {
+    serde_json::from_value(params).map_err(Failure::bad_params)
+}
+
 /// The methods that a process serves.
 pub(crate) trait Methods: Send + Sync + 'static {
     /// Begins a call. `params` is an object or an array; `{}` if the request has none.
@@ -93,6 +108,18 @@ pub(crate) trait Methods: Send + Sync + 'static {
     /// The answer is dropped when its client goes away or the server ends. A method whose work must
     /// be completed spawns a task for it.
     fn call(&self, method: &str, params: Value) -> Answer;
+
+    /// As [`call`](Self::call), for methods that take an open file or answer with one. `file` is
+    /// the one that came with the request. A process without such methods closes it.
+    fn call_with_file(
+        &self,
+        method: &str,
+        params: Value,
+        _file: Option<OwnedFd>,
+    ) -> AnswerWithFile {
+        let answer = self.call(method, params);
+        Box::pin(async { answer.await.map(|value| (value, None)) })
+    }
 }
 
 /// Why the socket cannot be bound, or a call failed.

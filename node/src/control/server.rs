@@ -9,9 +9,10 @@ use std::panic;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fd::{AsFd, OwnedFd};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::client::read_line;
+use super::passing::{Reader, write_line};
 use super::{ANSWER_BYTES_MAX, Failure, Listener, Methods, REQUEST_BYTES_MAX, code};
 use crate::files::own_uid;
 
@@ -123,7 +125,7 @@ async fn talk(
     mut is_stopping: watch::Receiver<bool>,
 ) {
     let (reader, mut writer) = stream.into_split();
-    let mut reader = BufReader::new(reader);
+    let mut reader = BufReader::new(Reader::new(reader));
     let mut line = Vec::new();
     loop {
         let first = tokio::select! {
@@ -138,20 +140,23 @@ async fn talk(
         let read = timeout(LINE_TIME, read_line(&mut reader, &mut line, REQUEST_BYTES_MAX)).await;
         let answer = match read {
             Ok(Ok(true)) if line.iter().all(u8::is_ascii_whitespace) => continue,
-            Ok(Ok(true)) => tokio::select! {
-                answer = respond(&*methods, &line) => answer,
-                () = client_gone(&writer) => return,
-            },
+            Ok(Ok(true)) => {
+                let file = reader.get_mut().take_file();
+                tokio::select! {
+                    answer = respond(&*methods, &line, file) => answer,
+                    () = client_gone(&writer) => return,
+                }
+            }
             Ok(Ok(false)) => {
                 let message = format!("a request of more than {REQUEST_BYTES_MAX} bytes");
                 let refusal = Failure::new(code::INVALID_REQUEST, message);
-                let _last = write(&mut writer, &response(&Value::Null, Err(refusal))).await;
+                let _last = write(&mut writer, &response(&Value::Null, Err(refusal)), None).await;
                 return;
             }
             Ok(Err(_)) | Err(_) => return,
         };
-        if let Some(answer) = answer
-            && write(&mut writer, &answer).await.is_err()
+        if let Some((answer, file)) = answer
+            && write(&mut writer, &answer, file).await.is_err()
         {
             return;
         }
@@ -160,8 +165,9 @@ async fn talk(
     }
 }
 
-async fn write(writer: &mut OwnedWriteHalf, answer: &str) -> io::Result<()> {
-    timeout(LINE_TIME, writer.write_all(answer.as_bytes())).await?
+async fn write(writer: &mut OwnedWriteHalf, answer: &str, file: Option<OwnedFd>) -> io::Result<()> {
+    let file = file.as_ref().map(AsFd::as_fd);
+    timeout(LINE_TIME, write_line(writer, answer.as_bytes(), file)).await?
 }
 
 /// Resolves when the client has closed the connection. A client that has closed only its sending
@@ -195,14 +201,22 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
     Value::deserialize(deserializer).map(Some)
 }
 
-/// Calls the method of a request. `None` for a notification.
-async fn respond(methods: &dyn Methods, line: &[u8]) -> Option<String> {
+/// Calls the method of a request, and returns the line of its answer and the file that goes with
+/// it. `None` for a notification.
+async fn respond(
+    methods: &dyn Methods,
+    line: &[u8],
+    file: Option<OwnedFd>,
+) -> Option<(String, Option<OwnedFd>)> {
     let (id, call) = read(line);
-    let result = match call {
-        Ok((method, params)) => methods.call(&method, params).await,
-        Err(failure) => Err(failure),
+    let (result, file) = match call {
+        Ok((method, params)) => match methods.call_with_file(&method, params, file).await {
+            Ok((value, file)) => (Ok(value), file),
+            Err(failure) => (Err(failure), None),
+        },
+        Err(failure) => (Err(failure), None),
     };
-    id.map(|id| response(&id, result))
+    id.map(|id| (response(&id, result), file))
 }
 
 /// The id of a request, and its method and parameters. An invalid request is answered too: with its

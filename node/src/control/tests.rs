@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::{IoSlice, Read, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -67,6 +70,30 @@ impl Methods for Sample {
             }
         }
     }
+
+    fn call_with_file(&self, method: &str, params: Value, file: Option<OwnedFd>) -> AnswerWithFile {
+        if method == "exchange" {
+            // Answers with the text of the file, and with a file of its own.
+            let text = file.map(|file| content(file.into()));
+            return Box::pin(async move { Ok((json!(text), Some(with("theirs").into()))) });
+        }
+        let answer = self.call(method, params);
+        Box::pin(async { answer.await.map(|value| (value, None)) })
+    }
+}
+
+/// A file without a name that holds a text.
+fn with(text: &str) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+fn content(mut file: File) -> String {
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    text
 }
 
 /// A served socket of a home.
@@ -424,4 +451,50 @@ async fn wrong_answers_are_told_apart() {
         let ((), error) = within("an answer", async { tokio::join!(answers, call) }).await;
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[tokio::test]
+async fn open_files_travel_with_requests_and_answers() {
+    let served = Served::start();
+    let mut client = served.client().await;
+    let ours = with("ours");
+    for _ in 0..2 {
+        (&ours).rewind().unwrap();
+        let called = client.call_with_file("exchange", json!({}), Some(ours.as_fd())).await;
+        let (text, file): (Option<String>, _) = called.unwrap();
+        assert_eq!(text.as_deref(), Some("ours"));
+        assert_eq!(content(file.unwrap().into()), "theirs");
+        // A file belongs to one request alone.
+        let (text, file): (Option<String>, _) =
+            client.call_with_file("exchange", json!({}), None).await.unwrap();
+        assert!(text.is_none() && file.is_some());
+    }
+    // A method that takes no file closes it, so that the end of a pipe is seen.
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let called = client.call_with_file::<Value>("echo", json!([1]), Some(writer.as_fd())).await;
+    assert!(matches!(called, Ok((_, None))));
+    drop(writer);
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn of_many_files_one_is_kept_and_the_others_are_closed() {
+    let served = Served::start();
+    let stream = std::os::unix::net::UnixStream::connect(&served.socket).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let kept = with("kept");
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
+    let files = [kept.as_fd(), writer.as_fd(), writer.as_fd()];
+    assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&files)));
+    let line = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"exchange\"}\n";
+    let flags = rustix::net::SendFlags::empty();
+    rustix::net::sendmsg(&stream, &[IoSlice::new(line)], &mut control, flags).unwrap();
+    drop(writer);
+    let closed = tokio::task::spawn_blocking(move || reader.read(&mut [0]).unwrap());
+    assert_eq!(within("the end of the pipe", closed).await.unwrap(), 0);
+    let mut line = [0; 100];
+    let read = tokio::task::spawn_blocking(move || (&stream).read(&mut line).map(|_| line));
+    let answer = within("an answer", read).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&answer).contains("\"kept\""));
 }

@@ -9,6 +9,7 @@
 //! | `db/` | the chain |
 //! | `sync/` | chunks of segments that are being fetched |
 //! | `snapshots/` | the state at a few heights, for newcomers |
+//! | `files/` | files that are fetched, and hash lists of those that are shared |
 //! | `peers.json` | known peers and bans |
 //! | `consensus.log` | write-ahead log of consensus at the height that is being decided |
 //! | `run/control` | the operator's socket while a process runs here, or a file with its path |
@@ -392,6 +393,12 @@ impl Home {
     #[must_use]
     pub fn backfill_path(&self) -> PathBuf {
         self.root.join("backfill")
+    }
+
+    /// `files/`: files that are served to others and fetched from them.
+    #[must_use]
+    pub fn files_path(&self) -> PathBuf {
+        self.root.join("files")
     }
 
     /// `audit/`: how far the blocks before the snapshot were executed.

@@ -22,7 +22,7 @@ pub enum Service {
     Transactions,
     /// It passed on votes, proposals or headers that were new and valid.
     Consensus,
-    /// It sent a correct chunk of history.
+    /// It sent a correct chunk of history, of a snapshot or of a file.
     History,
 }
 

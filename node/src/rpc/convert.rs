@@ -10,12 +10,14 @@ use ledger::certificate::Certificate;
 use ledger::chain::Chain;
 use ledger::codec;
 use ledger::hash::TxId;
+use ledger::link::{Link, anchor, gives_key_away};
 use ledger::signature::PublicKey;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce};
 use protocol::Quorum;
 use protocol::budget::{BudgetReport, Cost};
 
+use super::error::RpcError;
 use crate::clock::wall_ms;
 use crate::network;
 use crate::sync_status::history_info;
@@ -85,7 +87,17 @@ fn transaction_info(
         fee: transfer.fee.0,
         expires_at: transfer.expires_at.0,
         memo: hex::encode(&transfer.memo),
+        anchor: anchor(&transfer.memo).map(|id| Link { id, key: None }.to_string()),
         bytes: count(bytes),
+    }
+}
+
+/// The transaction of a submission.
+pub(super) fn submitted(bytes: &[u8]) -> Result<Transaction, RpcError> {
+    let transaction = Transaction::decode(bytes).map_err(RpcError::malformed_transaction)?;
+    match gives_key_away(&transaction.body.transfer().memo) {
+        true => Err(RpcError::key_in_memo()),
+        false => Ok(transaction),
     }
 }
 

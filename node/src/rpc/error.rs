@@ -223,6 +223,14 @@ impl RpcError {
         let hint = "send the canonical bytes of one signed transaction in hexadecimal";
         Self::new(code::REJECTED, "malformed", error, hint)
     }
+
+    /// The memo would show the key of a private file to everybody. This is no rule of the chain, so
+    /// the same transaction of a peer is not refused.
+    pub(super) fn key_in_memo() -> Self {
+        let text = "the memo has a link with the key of a private file, which everybody could read";
+        let hint = "leave out \"#\" and the key, and sign again";
+        Self::new(code::REJECTED, "key_in_memo", text, hint)
+    }
 }
 
 impl From<SubmitError> for RpcError {

@@ -12,7 +12,7 @@ use ledger::hash::{BlockHash, Hash, TxId};
 use ledger::signature::PublicKey;
 use ledger::state::StateKey;
 use ledger::store::{Kept, Store, StoreError};
-use ledger::transaction::{Transaction, VerifiedTransaction};
+use ledger::transaction::VerifiedTransaction;
 use ledger::units::{Height, Nonce};
 use protocol::eras::{Era, EraRange};
 use protocol::live::mempool::AdmitError;
@@ -275,7 +275,7 @@ impl Methods {
 
     async fn tx_submit(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
         let HexBytes(bytes) = called.required("transaction")?;
-        let transaction = Transaction::decode(&bytes).map_err(RpcError::malformed_transaction)?;
+        let transaction = convert::submitted(&bytes)?;
         let id = transaction.body.id(self.view.chain.id());
         self.spend(caller, cost::SIGNATURE)?;
         let refusal = match self.view.submit(transaction).await {

@@ -1,6 +1,7 @@
 //! Runs a node in three steps: opens its files and ports, starts its parts, and waits until one of
 //! them ends or the node must stop.
 
+mod files;
 mod join;
 mod open;
 mod operator;

@@ -17,6 +17,7 @@ use protocol::live::mempool::MempoolLimits;
 use protocol::{Log, Machine, Setup};
 use tokio::task::JoinHandle;
 
+use super::files::{self, Files};
 use super::{Options, Stop};
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
@@ -56,6 +57,8 @@ pub(super) struct Opened {
     /// The same, if its block lies below the tip and is not here.
     pub(super) unchecked: Option<Checkpoint>,
     pub(super) sharing: Sharing,
+    /// Files that are shared and fetched; `None` if files are off.
+    pub(super) files: Option<Files>,
 }
 
 /// What the machine of `live` begins with, besides the chain.
@@ -98,6 +101,7 @@ pub(super) async fn open(
     let descriptors = Descriptors::prepare(
         network::Limits::default(),
         config.p2p.peers.len(),
+        files::descriptors(&config.files),
         rpc::CONNECTIONS_MAX,
     )?;
     let chain = Chain::new(home.genesis()?);
@@ -122,16 +126,14 @@ pub(super) async fn open(
     let unchecked = checkpoint.map(|one| check(one, &store)).transpose()?.flatten();
     let header = store.header(state.tip().height)?.here();
     let tip = TipView { state, certificate, header };
-
     let (key, log, found) = open_log(&home)?;
     let clock = Clock::start();
     let validator = key.as_ref().map(SigningKey::public);
-    if validator.is_none() && ConsensusLog::was_used(&home.consensus_log_path())? {
-        tracing::warn!(
-            "{} is missing, although this home has signed: the node follows and does not sign",
-            home.validator_key_path().display()
-        );
+    if validator.is_none() {
+        warn_if_signed(&home)?;
     }
+    let files = files::open(&home, &config.files, validator.is_some())?;
+    stop.operator.on_files(files.as_ref().map(|files| files.store.clone()));
     let joins = named_peers(&config, &network)
         .filter(|_| config.sync.mode == SyncMode::Snapshot && tip.state.tip().height == Height(0));
     let beginning = Beginning {
@@ -164,6 +166,7 @@ pub(super) async fn open(
         checkpoint,
         unchecked,
         sharing,
+        files,
     }))
 }
 
@@ -190,6 +193,17 @@ fn check(checkpoint: Checkpoint, store: &Store) -> anyhow::Result<Option<Checkpo
         }
     }
     Ok(None)
+}
+
+/// Warns if a home without a consensus key has signed.
+fn warn_if_signed(home: &Home) -> anyhow::Result<()> {
+    if ConsensusLog::was_used(&home.consensus_log_path())? {
+        tracing::warn!(
+            "{} is missing, although this home has signed: the node follows and does not sign",
+            home.validator_key_path().display()
+        );
+    }
+    Ok(())
 }
 
 fn sharing(config: &Config, options: &Options) -> Sharing {

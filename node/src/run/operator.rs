@@ -1,5 +1,5 @@
-//! The methods of a node's socket for its operator: stop, the known nodes, searches, and the faults
-//! of a local network.
+//! The methods of a node's socket for its operator: stop, the known nodes, searches, files, and the
+//! faults of a local network.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -10,15 +10,17 @@ use ledger::units::Height;
 use protocol::eras::Era;
 use protocol::holder::Holder;
 use protocol::search::Wanted;
+use rustix::fd::OwnedFd;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::control::{Answer, Failure, Methods};
+use super::files;
+use crate::control::{Answer, AnswerWithFile, Failure, Methods, read};
 use crate::driver::find::{FindError, Found, Searched, ToFind};
 use crate::network::{FaultPlan, Multiaddr, Network, PeerId};
 use crate::nodes::known_nodes;
+use crate::shared_files::SharedFiles;
 use crate::view::{View, faults_info};
 
 /// What the operator can do with a running node.
@@ -31,6 +33,8 @@ pub(super) struct Operator {
     view: OnceLock<View>,
     /// Set once searches are served.
     find: OnceLock<mpsc::Sender<ToFind>>,
+    /// Set once the files are open: `None` if they are off.
+    files: OnceLock<Option<SharedFiles>>,
 }
 
 /// The parameters of a method without any.
@@ -103,6 +107,12 @@ impl Operator {
         let _first = self.view.set(view);
     }
 
+    /// The files are open, or off.
+    pub(super) fn on_files(&self, files: Option<SharedFiles>) {
+        // The files are opened once.
+        let _first = self.files.set(files);
+    }
+
     /// Resolves when the operator asks the node to stop.
     pub(super) async fn asked_to_stop(&self) {
         self.asked.notified().await;
@@ -152,10 +162,22 @@ impl Methods for Operator {
             }
         }
     }
-}
 
-fn read<T: DeserializeOwned>(params: Value) -> Result<T, Failure> {
-    serde_json::from_value(params).map_err(Failure::bad_params)
+    fn call_with_file(&self, method: &str, params: Value, file: Option<OwnedFd>) -> AnswerWithFile {
+        let starting = || Some(Err(Failure::failed("the node is still starting")));
+        let called = match self.files.get() {
+            Some(store) => files::call(store.as_ref(), method, &params, file),
+            None => method.strip_prefix("files_").and_then(|_| starting()),
+        };
+        match called {
+            Some(Ok(answer)) => answer,
+            Some(Err(failure)) => Box::pin(async { Err(failure) }),
+            None => {
+                let answer = self.call(method, params);
+                Box::pin(async { answer.await.map(|value| (value, None)) })
+            }
+        }
+    }
 }
 
 /// The way of a search's result.

@@ -16,11 +16,13 @@ use protocol::message::CertifiedHeader;
 use protocol::swarm::{Join, Rates};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
+use super::files::{self, Files};
 use super::join::{ARCHIVE, DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
 use super::operator::Operator;
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::driver::archive::{self, Sharing};
 use crate::driver::audit::Auditor;
 use crate::driver::find::{self, TO_FIND, ToFind};
@@ -32,6 +34,7 @@ use crate::driver::swarm::{self, Backfill, Shell, ToSwarm};
 use crate::home::Home;
 use crate::network::{Gossip, Network};
 use crate::rpc::RpcListener;
+use crate::shared_files::{SharedFiles, ToFiles};
 use crate::space::Disk;
 use crate::submission::{SUBMISSIONS, Submission};
 use crate::tasks::{Tasks, ThreadEnd, spawn_thread};
@@ -71,6 +74,7 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
     let backfill = open_backfill(&mut tasks, &home, &view, keep, ends.executed, &stopping)?;
+    let (files, to_files) = start_files(&mut tasks, opened.files, &stopping);
     let parts = swarm::Parts {
         clock,
         store: store.clone(),
@@ -82,7 +86,8 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
         unchecked: opened.unchecked,
         backfill,
         state: tip.state.clone(),
-        rates: Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
+        files,
+        rates: rates(&config),
         network: network.clone(),
         peers: peers.clone(),
         view: ends.sync,
@@ -97,6 +102,7 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
         join: ends.join_target,
         snapshots: kept,
         archive: from_archive,
+        files: to_files,
         stop: stopping.clone(),
     };
     tasks.add_thread(SYNC, start_sync(parts, inputs)?);
@@ -252,6 +258,30 @@ fn watch_node(
     let space = space::watch(home.root().to_owned(), disk, wait_for(stop.clone()));
     tasks.add("the watch on free space", tokio::spawn(space));
     tasks
+}
+
+/// The limits of what the node sends and fetches.
+fn rates(config: &Config) -> Rates {
+    Rates {
+        upload: config.sync.upload_rate,
+        download: config.sync.download_rate,
+        file_upload: config.files.upload_rate,
+        file_download: config.files.download_rate,
+    }
+}
+
+/// Starts the check of files that may be damaged. Returns the files, and what they tell sync.
+fn start_files(
+    tasks: &mut Tasks,
+    files: Option<Files>,
+    stop: &watch::Receiver<bool>,
+) -> (Option<SharedFiles>, mpsc::Receiver<ToFiles>) {
+    let Some(Files { store, messages }) = files else {
+        return (None, mpsc::channel(1).1);
+    };
+    let check = files::check(store.clone(), wait_for(stop.clone()));
+    tasks.add("the check of files", tokio::spawn(check));
+    (Some(store), messages)
 }
 
 /// Opens what is fetched of the blocks below the tip. A node that keeps all of them executes them,

@@ -79,7 +79,7 @@ pub(super) fn create(
         problems if problems.is_empty() => {}
         problems => return Err(GenesisError { problems }.into()),
     }
-    let configs = configs(&node_keys, ports)?;
+    let configs = configs(&node_keys, validator_keys.len(), ports)?;
     for (index, ((home, config), node_key)) in
         plan.homes(dir).iter().zip(&configs).zip(&node_keys).enumerate()
     {
@@ -118,7 +118,7 @@ pub(super) fn add(
     ports: (u16, u16),
     peers: Vec<P2pAddress>,
 ) -> anyhow::Result<()> {
-    let config = config(ports, peers);
+    let config = config(ports, peers, false);
     let node_key = &key(plan.seed, Role::Node, plan.count())?;
     Home::create(home, &Contents { genesis, config: &config, node_key, validator_key: None })?;
     Ok(())
@@ -150,28 +150,29 @@ pub(super) fn address(key: &Seed, port: u16) -> anyhow::Result<P2pAddress> {
         .parse()?)
 }
 
-/// The configuration of each node: all others are its peers.
-fn configs(keys: &[Seed], ports: &[(u16, u16)]) -> anyhow::Result<Vec<Config>> {
+/// The configuration of each node: all others are its peers. The first nodes are validators.
+fn configs(keys: &[Seed], validators: usize, ports: &[(u16, u16)]) -> anyhow::Result<Vec<Config>> {
     let addresses: Vec<P2pAddress> = keys
         .iter()
         .zip(ports)
         .map(|(key, (p2p, _))| address(key, *p2p))
         .collect::<Result<_, _>>()?;
-    let config = |(own, ports): (&P2pAddress, &(u16, u16))| {
+    let config = |(index, (own, ports)): (usize, (&P2pAddress, &(u16, u16)))| {
         let peers = addresses.iter().filter(|address| *address != own).cloned().collect();
-        config(*ports, peers)
+        config(*ports, peers, index < validators)
     };
-    Ok(addresses.iter().zip(ports).map(config).collect())
+    Ok(addresses.iter().zip(ports).enumerate().map(config).collect())
 }
 
-/// The configuration of a node that has all other nodes as its peers.
-fn config((p2p, rpc): (u16, u16), peers: Vec<P2pAddress>) -> Config {
+/// The configuration of a node that has all other nodes as its peers. Full nodes share files.
+fn config((p2p, rpc): (u16, u16), peers: Vec<P2pAddress>, is_validator: bool) -> Config {
     let mut config = Config::default();
     config.p2p.listen = loopback(p2p).into();
     config.p2p.small = peers.len() < SMALL_MAX;
     config.p2p.peers = peers;
     config.p2p.private = true;
     config.rpc.listen = loopback(rpc);
+    config.files.enabled = !is_validator;
     config
 }
 

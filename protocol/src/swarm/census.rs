@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use ledger::units::SegmentIndex;
+
 use super::bits::Bits;
 use super::message::{ChunkId, CollectionNumber, Holdings, SegmentId};
 use super::ranges::{SegmentRange, SegmentRanges};
@@ -49,6 +51,19 @@ impl Holder {
     /// Whether the peer claims any chunk of a segment.
     pub(crate) fn has_any(&self, segment: SegmentId) -> bool {
         self.is_complete(segment) || self.open.get(&segment).is_some_and(|bits| bits.count() > 0)
+    }
+
+    /// The lowest of these segments of a collection of which the peer claims any chunk.
+    pub(crate) fn first_of(
+        &self,
+        collection: CollectionNumber,
+        segments: &SegmentRanges,
+    ) -> Option<SegmentIndex> {
+        let whole = self.collections.get(&collection)?;
+        let whole = whole.segments.iter().find_map(|range| segments.first_in(range));
+        let mut open = self.open.range(collection.segments());
+        let open = open.find(|(id, bits)| segments.contains(id.index) && bits.count() > 0);
+        whole.into_iter().chain(open.map(|(id, _)| id.index)).min()
     }
 
     /// Number of whole segments of a collection that the peer claims.
@@ -276,8 +291,6 @@ pub(crate) const fn mix(number: u64) -> u64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use ledger::units::SegmentIndex;
-
     use super::*;
     use crate::swarm::ranges::RANGES_MAX;
 

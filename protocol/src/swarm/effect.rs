@@ -1,6 +1,7 @@
 //! Everything that the swarm machine asks its driver to do.
 
-use ledger::hash::SnapshotId;
+use ledger::file::FileHead;
+use ledger::hash::{FileId, SnapshotId};
 use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 
@@ -19,7 +20,7 @@ pub enum Effect {
     Send(PeerId, Vec<u8>),
     /// Send a message that the peer has asked for. Its bytes are charged to the peer.
     Answer(PeerId, Vec<u8>),
-    /// Send a chunk from staging, the store or the file of a snapshot, as
+    /// Send a chunk from staging, the store, the file of a snapshot or a shared file, as
     /// [`Swarm::kind`](super::Swarm::kind) says, then hand in
     /// [`Input::Written`](super::Input::Written), [`Input::Unsent`](super::Input::Unsent) or
     /// [`Input::Impossible`](super::Input::Impossible).
@@ -45,12 +46,26 @@ pub enum Effect {
     },
     /// Answer with the head of a stored segment.
     SendHead(PeerId, SegmentIndex),
+    /// Answer with the head of a segment of a file, or with none if it cannot be read.
+    SendFileHead {
+        /// The peer that asked.
+        peer: PeerId,
+        /// The file.
+        id: FileId,
+        /// The segment.
+        segment: SegmentIndex,
+    },
     /// Answer with the proof that the block of a height is in its stored segment.
     SendBlockProof(PeerId, Height),
     /// Make room for the chunks of a segment of this collection: history or backfill.
     Begin(CollectionNumber, SegmentHead),
-    /// Store the chunk of the input that had this effect, in staging or in the file of its
-    /// snapshot, as [`Swarm::kind`](super::Swarm::kind) says. If the disk refuses, hand in
+    /// Make room for the chunks of a segment of a file, which may be the first one of it. If the
+    /// disk refuses, it is tried again when a chunk of the segment has arrived.
+    BeginFileSegment(FileId, FileHead),
+    /// Everything that was wanted of a file is here.
+    FileDone(FileId),
+    /// Store the chunk of the input that had this effect, in staging, in the file of its snapshot
+    /// or in its place in a file, as [`Swarm::kind`](super::Swarm::kind) says. If the disk refuses, hand in
     /// [`Input::Refused`](super::Input::Refused).
     Store(ChunkId),
     /// Keep these bytes, and hand them in as [`Setup::manifest`](super::Setup::manifest) at the

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ledger::hash::{Hash, SnapshotId};
+use ledger::file;
+use ledger::hash::{FileId, Hash, SnapshotId};
 use ledger::history::chunk_hash;
 use ledger::snapshot::{Frontier, SEGMENT_CHUNKS};
 
@@ -17,6 +18,8 @@ pub enum CollectionKind {
     Backfill,
     /// This snapshot.
     Snapshot(SnapshotId),
+    /// This file.
+    File(FileId),
 }
 
 /// What proves a chunk.
@@ -44,4 +47,12 @@ impl Expected {
 #[must_use]
 pub const fn snapshot_chunk(id: ChunkId) -> u64 {
     id.segment.index.0.saturating_mul(SEGMENT_CHUNKS).saturating_add(id.chunk as u64)
+}
+
+/// The index in its whole file of a chunk of a file. `None` if no segment has such a chunk.
+#[must_use]
+pub fn file_chunk(id: ChunkId) -> Option<u64> {
+    let chunk = u64::from(id.chunk);
+    let first = id.segment.index.0.checked_mul(file::SEGMENT_CHUNKS)?;
+    first.checked_add(chunk).filter(|_| chunk < file::SEGMENT_CHUNKS)
 }

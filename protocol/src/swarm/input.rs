@@ -5,7 +5,8 @@ use std::sync::Arc;
 use ledger::block::Header;
 use ledger::certificate::Certificate;
 use ledger::chain::Chain;
-use ledger::hash::{BlockHash, SnapshotId};
+use ledger::file::{FileDescriptor, FileHead};
+use ledger::hash::{BlockHash, FileId, SnapshotId};
 use ledger::history::{History, SegmentDescriptor, SegmentHead};
 use ledger::snapshot::Frontier;
 use ledger::units::{Height, SegmentIndex};
@@ -22,6 +23,10 @@ pub struct Rates {
     pub upload: Option<u64>,
     /// Limit for chunks from peers.
     pub download: Option<u64>,
+    /// Limit for chunks of files to peers, within that of all chunks.
+    pub file_upload: Option<u64>,
+    /// Limit for chunks of files from peers, within that of all chunks.
+    pub file_download: Option<u64>,
 }
 
 /// A segment that an earlier run staged, with one flag for each chunk: whether it is here.
@@ -73,6 +78,34 @@ pub struct SnapshotOffer {
     pub certificate: Certificate,
 }
 
+/// Bytes of a file from the first to the last, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteRange {
+    /// The lowest byte.
+    pub first: u64,
+    /// The highest byte. It may be beyond the end of the file.
+    pub last: u64,
+}
+
+impl ByteRange {
+    /// A whole file, however long it is.
+    pub const ALL: Self = Self { first: 0, last: u64::MAX };
+}
+
+/// What is on this node's disk of a file.
+#[derive(Clone, Debug)]
+pub struct HeldFile {
+    /// The file.
+    pub id: FileId,
+    /// Its length and root, once they are known.
+    pub descriptor: Option<FileDescriptor>,
+    /// The segments of which all chunks are here.
+    pub whole: SegmentRanges,
+    /// Segments of which some chunks are here, with one flag for each chunk. Of use only if they
+    /// are to be fetched.
+    pub begun: Vec<(FileHead, Vec<bool>)>,
+}
+
 /// Everything that happens to the swarm machine.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
@@ -117,6 +150,15 @@ pub enum Input {
     Dropped(SegmentRange),
     /// Bytes of history went to peers otherwise than as chunks of a link. They count as uploads.
     Uploaded(u64),
+    /// A file is on disk, whole or in parts, and is served to peers that ask for it. Whatever was
+    /// said of it before is still true.
+    FileHeld(HeldFile),
+    /// A part of a file is to be fetched, and served from then on.
+    /// [`Effect::FileDone`](super::Effect::FileDone) follows once it is here. Whole segments are
+    /// fetched. Several parts of a file add up.
+    FileWanted(HeldFile, ByteRange),
+    /// A file is not here any more, or is not to be fetched or served any more.
+    FileGone(FileId),
     /// The connection has taken in the whole chunk for a peer, so another one may follow.
     Written(PeerId),
     /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk, is not kept any

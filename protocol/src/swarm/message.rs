@@ -11,7 +11,8 @@ use bincode::enc::Encoder;
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 use ledger::codec::{self, CodecError};
-use ledger::hash::{BlockHash, Hash, SnapshotId};
+use ledger::file::FileHead;
+use ledger::hash::{BlockHash, FileId, Hash, SnapshotId};
 use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::merkle::MerkleProof;
 use ledger::snapshot::SubtreeDescriptor;
@@ -39,8 +40,8 @@ pub const SNAPSHOTS_MAX: usize = 4;
 /// little-endian.
 pub const CHUNK_HEADER_BYTES: usize = 10;
 
-/// Names a collection, the same on all nodes. History has the id of its chain, and a snapshot has
-/// its own id.
+/// Names a collection, the same on all nodes. History has the id of its chain, a snapshot and a file
+/// have their own id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct CollectionId(pub Hash);
 
@@ -231,10 +232,14 @@ pub enum SyncMessage {
     /// The hash of the block, and its proof under the `blocks_root` of its segment's descriptor.
     /// `None` if the segment is not kept or not sealed, or to refuse for now.
     BlockProof(Height, Option<(BlockHash, MerkleProof)>),
+    /// Asks for the head of a segment of a file. Only a peer that has the file open is asked.
+    GetFileHead(FileId, SegmentIndex),
+    /// The head of a segment of a file. `None` if the segment is not here, or to refuse for now.
+    FileHead(FileId, SegmentIndex, Option<FileHead>),
 }
 
 /// Numbers of the kinds whose bytes are nearly all hashes, or descriptors that are hashed.
-const HASHED: [u32; 3] = [9, 11, 14];
+const HASHED: [u32; 4] = [9, 11, 14, 18];
 
 impl SyncMessage {
     /// The cost of taking in a message with these bytes, without its answer.

@@ -20,6 +20,9 @@
 //! state of a snapshot, by [`Effect::LoadSnapshot`], and history goes on from there. Any node
 //! offers the snapshots that it has.
 //!
+//! The module `file` is a third kind: any bytes, whose id proves the head of each segment. It needs
+//! no chain.
+//!
 //! The module `report` says what sync is doing.
 
 pub mod message;
@@ -28,10 +31,13 @@ mod asked;
 mod backfill;
 mod bits;
 mod census;
+mod classes;
 mod downloads;
 mod effect;
 mod engine;
 mod expected;
+mod file;
+mod heads;
 mod history;
 mod input;
 mod join_failure;
@@ -46,16 +52,17 @@ mod uploads;
 
 pub use backfill::BACKFILL;
 pub use bits::Bits;
+pub use classes::Class;
 pub use effect::Effect;
-pub use expected::{CollectionKind, Expected, snapshot_chunk};
+pub use expected::{CollectionKind, Expected, file_chunk, snapshot_chunk};
+pub use file::FileReport;
 pub use history::HISTORY;
-pub use input::{Input, Join, Rates, Setup, SnapshotOffer, Staged};
+pub use input::{ByteRange, HeldFile, Input, Join, Rates, Setup, SnapshotOffer, Staged};
 pub use join_failure::JoinFailure;
 pub use meter::Limit;
 pub use ranges::{RANGES_MAX, SegmentRange, SegmentRanges};
 pub use report::{PeerReport, SegmentReport, Stage, SyncReport};
 pub use segments::OPEN_SEGMENTS_MAX;
-pub use uploads::Class;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +78,7 @@ pub struct Swarm {
     history: history::Kind,
     snapshot: snapshot::Kind,
     backfill: backfill::Kind,
+    file: file::Kind,
 }
 
 impl Swarm {
@@ -84,7 +92,8 @@ impl Swarm {
         let mut history = history::Kind::new(&mut engine, chain, history, kept, staged, manifest);
         history.is_held = snapshot.is_joining();
         let backfill = backfill::Kind::new(&mut engine, id, rules, whole);
-        let mut swarm = Self { engine, history, snapshot, backfill };
+        let file = file::Kind::default();
+        let mut swarm = Self { engine, history, snapshot, backfill, file };
         let effects = swarm.settle();
         (swarm, effects)
     }
@@ -92,19 +101,10 @@ impl Swarm {
     /// Takes in one input and returns its effects.
     pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Effect> {
         self.engine.now = now;
-        let Self { engine, history, snapshot, backfill } = self;
+        let Self { engine, history, snapshot, backfill, file } = self;
         match input {
             Input::Time => {}
-            Input::Opened(peer) => {
-                engine.on_opened(peer);
-                for gone in engine.take_closed() {
-                    history.on_closed(gone);
-                    snapshot.on_closed(gone);
-                    backfill.on_closed(gone);
-                }
-                history.on_opened(engine, peer);
-                snapshot.on_opened(engine, peer);
-            }
+            Input::Opened(peer) => self.on_opened(peer),
             Input::Closed(peer) => engine.on_closed(peer),
             Input::Message(peer, bytes) => self.on_message(peer, &bytes),
             Input::Chunk { from, id, is_valid, bytes } => self.on_chunk(from, id, is_valid, bytes),
@@ -115,6 +115,10 @@ impl Swarm {
                 let (SegmentId { index: segment, .. }, chunk) = (id.segment, id.chunk);
                 engine.ban(peer, Offence::ImpossibleWant { segment, chunk });
             }
+            Input::Unsent(peer, id) if file.is_beyond(id) => {
+                let (segment, chunk) = (id.segment.index, id.chunk);
+                engine.ban(peer, Offence::ImpossibleWant { segment, chunk });
+            }
             Input::Unsent(peer, id) | Input::Impossible(peer, id) => {
                 let was_here = engine.on_unsent(peer, id);
                 self.on_lost(id, was_here);
@@ -123,6 +127,9 @@ impl Swarm {
                 let was_here = engine.on_refused(id);
                 self.on_lost(id, was_here);
             }
+            Input::FileHeld(held) => file.on_held(engine, held),
+            Input::FileWanted(held, range) => file.on_wanted(engine, held, range),
+            Input::FileGone(id) => file.on_gone(engine, id),
             Input::ByHistory => snapshot.give_up(engine, history),
             Input::SnapshotKept(offer) => snapshot.on_kept(engine, offer),
             Input::SnapshotGone(id) => snapshot.on_gone(engine, id),
@@ -163,7 +170,10 @@ impl Swarm {
         match collection {
             HISTORY => self.history.chunk_hash(index, id.chunk).map(Expected::Hash),
             BACKFILL => self.backfill.chunk_hash(index, id.chunk).map(Expected::Hash),
-            _ => self.snapshot.frontier(collection).map(Expected::Snapshot),
+            _ => {
+                let snapshot = self.snapshot.frontier(collection).map(Expected::Snapshot);
+                snapshot.or_else(|| self.file.chunk_hash(id).map(Expected::Hash))
+            }
         }
     }
 
@@ -173,7 +183,10 @@ impl Swarm {
         match number {
             HISTORY => Some(CollectionKind::History),
             BACKFILL => Some(CollectionKind::Backfill),
-            _ => self.snapshot.id_of(number).map(CollectionKind::Snapshot),
+            _ => {
+                let snapshot = self.snapshot.id_of(number).map(CollectionKind::Snapshot);
+                snapshot.or_else(|| self.file.id_of(number).map(CollectionKind::File))
+            }
         }
     }
 
@@ -186,25 +199,40 @@ impl Swarm {
             self.history.deadline(now),
             self.snapshot.deadline(&self.engine),
             self.backfill.deadline(now),
+            self.file.deadline(now),
         ];
         kinds.into_iter().flatten().min()
     }
 
     fn settle(&mut self) -> Vec<Effect> {
-        for peer in self.engine.take_closed() {
-            self.history.on_closed(peer);
-            self.snapshot.on_closed(peer);
-            self.backfill.on_closed(peer);
-        }
+        self.forget_closed();
         self.snapshot.settle(&mut self.engine, &mut self.history);
         self.history.settle(&mut self.engine);
         self.backfill.settle(&mut self.engine, self.history.is_behind());
+        self.file.settle(&mut self.engine);
         self.engine.settle();
         self.engine.take_effects()
     }
 
+    fn on_opened(&mut self, peer: PeerId) {
+        self.engine.on_opened(peer);
+        self.forget_closed();
+        self.history.on_opened(&mut self.engine, peer);
+        self.snapshot.on_opened(&mut self.engine, peer);
+    }
+
+    /// Lets all kinds know of the links that have closed.
+    fn forget_closed(&mut self) {
+        for peer in self.engine.take_closed() {
+            self.history.on_closed(peer);
+            self.snapshot.on_closed(peer);
+            self.backfill.on_closed(peer);
+            self.file.on_closed(&mut self.engine, peer);
+        }
+    }
+
     fn on_message(&mut self, from: PeerId, bytes: &[u8]) {
-        let Self { engine, history, snapshot, backfill } = self;
+        let Self { engine, history, snapshot, backfill, file } = self;
         if !engine.is_linked(from) {
             return;
         }
@@ -213,10 +241,22 @@ impl Swarm {
             Err(error) => return engine.ban(from, Offence::SyncMessage(error)),
         };
         match message {
-            SyncMessage::Open(number, id) => engine.on_open(from, number, id),
-            SyncMessage::Close(number) => engine.on_close(from, number),
-            SyncMessage::Holdings(number, holdings) => engine.on_holdings(from, number, holdings),
-            SyncMessage::Held(number, range) => engine.on_held(from, number, range),
+            SyncMessage::Open(number, id) => {
+                engine.on_open(from, number, id);
+                file.on_asked(engine, id);
+            }
+            SyncMessage::Close(number) => {
+                engine.on_close(from, number);
+                file.close_unused(engine);
+            }
+            SyncMessage::Holdings(number, holdings) => {
+                engine.on_holdings(from, number, holdings);
+                file.on_news(engine, from, number);
+            }
+            SyncMessage::Held(number, range) => {
+                engine.on_held(from, number, range);
+                file.on_news(engine, from, number);
+            }
             SyncMessage::NotKept(segment) => {
                 let segment = engine.on_not_kept(from, segment);
                 if let Some(segment) = segment.filter(|one| one.collection == HISTORY) {
@@ -224,7 +264,13 @@ impl Swarm {
                     backfill.on_no_head(engine, from, segment.index);
                 }
             }
-            SyncMessage::Update(update) => engine.on_update(from, update),
+            SyncMessage::Update(update) => {
+                let have = update.have.iter().map(|id| id.segment.collection);
+                let mut have: Vec<CollectionNumber> = have.collect();
+                have.dedup();
+                engine.on_update(from, update);
+                have.into_iter().for_each(|number| file.on_news(engine, from, number));
+            }
             SyncMessage::Busy(milliseconds) => engine.on_busy(from, milliseconds),
             SyncMessage::Height(height) => history.on_height(from, height),
             SyncMessage::GetManifest(height, index) => {
@@ -253,6 +299,10 @@ impl Swarm {
             SyncMessage::BlockProof(height, proof) => {
                 snapshot.on_block_proof(engine, history, from, height, proof);
             }
+            SyncMessage::GetFileHead(id, segment) => file.on_get_head(engine, from, id, segment),
+            SyncMessage::FileHead(id, segment, head) => {
+                file.on_head(engine, from, id, segment, head);
+            }
         }
     }
 
@@ -263,7 +313,10 @@ impl Swarm {
         match id.segment.collection {
             HISTORY => self.history.on_chunk(&self.engine, bytes),
             BACKFILL => {}
-            _ => self.snapshot.on_chunk(&self.engine, id, bytes),
+            _ => {
+                self.snapshot.on_chunk(&self.engine, id, bytes);
+                self.file.on_chunk(&self.engine, from, id, bytes);
+            }
         }
     }
 
@@ -273,7 +326,10 @@ impl Swarm {
         match id.segment.collection {
             HISTORY => self.history.on_lost(u64::from(was_here)),
             BACKFILL => {}
-            _ => self.snapshot.on_lost(&self.engine, id, was_here),
+            _ => {
+                self.snapshot.on_lost(&self.engine, id, was_here);
+                self.file.on_lost(&self.engine, id);
+            }
         }
     }
 }

@@ -76,6 +76,14 @@ impl SegmentRanges {
         self.get(self.0.partition_point(|range| range.last < index), index).is_some()
     }
 
+    /// The lowest segment of the set that is in a range.
+    #[must_use]
+    pub fn first_in(&self, range: SegmentRange) -> Option<SegmentIndex> {
+        let at = self.0.partition_point(|known| known.last < range.first);
+        let first = self.0.get(at)?.first.max(range.first);
+        (first <= range.last).then_some(first)
+    }
+
     /// Adds the segments of a range.
     pub fn insert(&mut self, range: SegmentRange) {
         let from = self.0.partition_point(|known| next(known.last) < range.first);
@@ -163,6 +171,8 @@ mod tests {
                 assert_eq!(ranges.count(), plain.len() as u64);
                 let has = |index: &u64| ranges.contains(SegmentIndex(*index));
                 assert_eq!((0..50).filter(has).collect::<BTreeSet<_>>(), plain);
+                let next = plain.range(first..=last).next().map(|index| SegmentIndex(*index));
+                assert_eq!(ranges.first_in(range(first, last)), next);
             }
         }
     }

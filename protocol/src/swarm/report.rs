@@ -5,6 +5,7 @@ use std::time::Duration;
 use ledger::units::{Height, SegmentIndex};
 
 use super::Swarm;
+use super::file::FileReport;
 use super::history::HISTORY;
 use super::meter::time_for;
 use super::progress::Progress;
@@ -115,6 +116,8 @@ pub struct SyncReport {
     pub segments: Vec<SegmentReport>,
     /// Peers with a link.
     pub peers: Vec<PeerReport>,
+    /// Files that are fetched or served.
+    pub files: Vec<FileReport>,
     /// Times that a peer was disconnected or banned for an offence.
     pub bans: u64,
 }
@@ -173,6 +176,7 @@ impl Swarm {
             reason: self.reason(stage),
             segments: segments.collect(),
             peers: peers.collect(),
+            files: self.file.report(engine),
             bans: engine.bans(),
         }
     }

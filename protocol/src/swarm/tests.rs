@@ -25,7 +25,7 @@ use crate::message::CertifiedHeader;
 
 const START: u64 = 1_767_225_600_000;
 
-fn genesis_state() -> ChainState {
+pub(super) fn genesis_state() -> ChainState {
     let key = SigningKey::from_seed(&[1; 32]).public();
     ChainState::genesis(Chain::new(Genesis {
         format: FORMAT,
@@ -44,7 +44,7 @@ fn genesis_state() -> ChainState {
     }))
 }
 
-fn sync(state: &ChainState) -> Swarm {
+pub(super) fn sync(state: &ChainState) -> Swarm {
     let setup = Setup {
         chain: Arc::clone(state.chain()),
         history: state.history(),

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 
-use super::chain::MadeChain;
 use super::links::{bound_of, patience, rates};
 use super::measure::{OtherRun, PerNode};
 use super::nodes::Programs;
@@ -49,6 +48,14 @@ pub(super) fn check() -> anyhow::Result<()> {
     Err(Unfit("`aria2c` does not run: it is in Debian's package aria2".to_owned()).into())
 }
 
+/// The file that is sent.
+pub(super) struct Payload {
+    pub(super) file: PathBuf,
+    pub(super) bytes: u64,
+    /// Bytes of a piece.
+    pub(super) piece_bytes: usize,
+}
+
 struct Client {
     name: String,
     folder: PathBuf,
@@ -69,7 +76,7 @@ impl Client {
 /// Runs aria2 once, on links of its own.
 pub(super) fn run(
     options: &Swarm,
-    chain: &MadeChain,
+    payload: &Payload,
     programs: &Programs,
     folder: &Path,
 ) -> anyhow::Result<OtherRun> {
@@ -83,7 +90,7 @@ pub(super) fn run(
     let tracker = topology.inside_hub(|| Process::spawn(&mut tracker, &announces))?;
     await_lines(&announces, 1, "the tracker does not listen")?;
 
-    let offer = Offer::new(options, chain, folder)?;
+    let offer = Offer::new(options, payload, folder)?;
     let start = |index| offer.start(&topology, index);
     let seeds = offer.seeds;
     let mut seeding = (0..seeds).map(start).collect::<Result<Vec<_>, _>>()?;
@@ -92,9 +99,9 @@ pub(super) fn run(
     let before = sent()?;
     let began = now_ms();
     let mut clients = (seeds..topology.hosts.len()).map(start).collect::<Result<Vec<_>, _>>()?;
-    let deadline = Instant::now() + patience(options, chain.facts.bytes);
+    let deadline = Instant::now() + patience(options, payload.bytes);
     await_all(&mut seeding, &mut clients, deadline)?;
-    let bytes = chain.facts.bytes;
+    let bytes = payload.bytes;
     let copies =
         sent()?.zip(before).map_or(0.0, |(now, before)| (now - before) as f64 / bytes as f64);
     let per_node: Vec<PerNode> = clients.iter().map(result).collect();
@@ -114,7 +121,7 @@ pub(super) fn run(
 /// What all clients share: the payload, the torrent and the hook.
 struct Offer<'a> {
     folder: &'a Path,
-    payload: PathBuf,
+    payload: &'a Path,
     torrent: PathBuf,
     /// Program that a client runs when its download is complete. It creates [`DONE`].
     hook: PathBuf,
@@ -123,12 +130,11 @@ struct Offer<'a> {
 }
 
 impl<'a> Offer<'a> {
-    fn new(options: &Swarm, chain: &MadeChain, folder: &'a Path) -> anyhow::Result<Self> {
-        let payload = chain.payload()?;
-        let piece_bytes = usize::try_from(chain.genesis.limits.chunk_bytes)?;
+    fn new(options: &Swarm, payload: &'a Payload, folder: &'a Path) -> anyhow::Result<Self> {
+        let Payload { file: payload, piece_bytes, .. } = payload;
         let tracker = format!("http://{HUB}:{TRACKER_PORT}/announce");
         let file = folder.join("payload.torrent");
-        fs::write(&file, torrent(&payload, NAME, piece_bytes, &tracker)?)?;
+        fs::write(&file, torrent(payload, NAME, *piece_bytes, &tracker)?)?;
         let hook = folder.join("hook");
         fs::write(&hook, format!("#!/bin/sh\n: > \"${{3%/*}}/{DONE}\"\n"))?;
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
@@ -152,7 +158,7 @@ impl<'a> Offer<'a> {
             .arg(format!("--listen-port={}", host.address.port()));
         command.arg(format!("--dir={}", home.display()));
         if is_seed {
-            fs::copy(&self.payload, home.join(NAME))?;
+            fs::copy(self.payload, home.join(NAME))?;
             command.arg("--bt-seed-unverified=true");
         } else {
             command.arg(format!("--on-bt-download-complete={}", self.hook.display()));

@@ -9,6 +9,7 @@
 //! measures how nodes with budgets share history, and `budget` how a node follows its budget, both
 //! with the nodes of `sharing`.
 //! `search` compares what searches cost.
+//! `file` measures how fast a file is fetched by the commands `share` and `get`.
 //! `finality` measures how soon transfers are final, by the payments of `pay`. `attack` measures
 //! validators and a full node under attack. `places` measures whom attackers keep out, by the votes
 //! that `votes` hears. `aria2` does the same work as `swarm` with another program, with the torrent
@@ -29,6 +30,7 @@ mod probe;
 mod archive;
 mod budget;
 mod fairness;
+mod file;
 mod folder;
 mod join;
 mod links;
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Task::Join(join) => stop::watch().and_then(|()| join::execute(&join)),
         Task::Archive(archive) => stop::watch().and_then(|()| archive::execute(&archive)),
         Task::Budget(budget) => stop::watch().and_then(|()| budget::execute(&budget)),
+        Task::File(file) => stop::watch().and_then(|()| file::execute(&file)),
         Task::Finality(finality) => stop::watch().and_then(|()| finality::execute(&finality)),
         Task::Pay(pay) => pay::execute(&pay),
         Task::Calibrate(calibrate) => stop::watch().and_then(|()| calibrate::execute(&calibrate)),

@@ -123,6 +123,8 @@ pub(super) struct Place {
     pub(super) upload_rate: Option<u64>,
     /// Download limit for history, bytes a second; `None` means unlimited.
     pub(super) download_rate: Option<u64>,
+    /// Whether it shares and fetches files.
+    pub(super) shares_files: bool,
     /// How it joins the chain, if it begins without blocks.
     pub(super) sync: SyncMode,
     key: Seed,
@@ -136,7 +138,8 @@ pub(super) fn addresses(places: &[Place], hosts: &[Host]) -> anyhow::Result<Vec<
 impl Place {
     pub(super) fn new(name: String, role: Role) -> anyhow::Result<Self> {
         let (upload_rate, download_rate, sync) = (None, None, SyncMode::Full);
-        Ok(Self { name, role, upload_rate, download_rate, sync, key: Seed::random()? })
+        let (shares_files, key) = (false, Seed::random()?);
+        Ok(Self { name, role, upload_rate, download_rate, shares_files, sync, key })
     }
 
     /// Its P2P address.
@@ -185,6 +188,9 @@ impl Place {
         config.sync.mode = self.sync;
         config.sync.upload_rate = self.upload_rate;
         config.sync.download_rate = self.download_rate;
+        config.files.enabled = self.shares_files;
+        // A file may be as long as the disk allows.
+        (config.files.quota, config.files.reserve) = (1 << 44, 0);
         let validator_key = match self.role {
             Role::Validator(number) | Role::Founder(number) => Some(validator_key(number)),
             _ => None,

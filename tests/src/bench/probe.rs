@@ -80,6 +80,8 @@ pub(super) struct Sample {
     pub(super) duplicate_bytes: u64,
     pub(super) served_bytes: u64,
     pub(super) bans: u64,
+    /// Number of peers with a link.
+    pub(super) links: u64,
     /// By the node's clock: when the last chunk was verified and the last block applied.
     pub(super) verified_at: Option<u64>,
     pub(super) applied_at: Option<u64>,
@@ -106,6 +108,7 @@ impl Sample {
             duplicate_bytes: count("duplicate_bytes"),
             served_bytes: count("served_bytes"),
             bans: count("bans"),
+            links: sync["peers"].as_array().map_or(0, Vec::len) as u64,
             verified_at: number(&sync["verified_at_ms"]),
             applied_at: number(&sync["applied_at_ms"]),
         })
@@ -224,7 +227,7 @@ mod tests {
             "applied_height": "8", "chunks_total": "4", "chunks_verified": "3",
             "bytes_verified": "30", "fetched_bytes": "40", "duplicate_bytes": "10",
             "verified_at_ms": null, "applied_at_ms": "9", "bans": 2,
-            "segments_total": "2", "bytes_total": "50", "served_bytes": "3",
+            "segments_total": "2", "bytes_total": "50", "served_bytes": "3", "peers": [{}, {}],
         });
         let expected = Sample {
             asked: 5,
@@ -240,6 +243,7 @@ mod tests {
             duplicate_bytes: 10,
             served_bytes: 3,
             bans: 2,
+            links: 2,
             verified_at: None,
             applied_at: Some(9),
         };

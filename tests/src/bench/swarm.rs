@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::aria2::{self, Payload};
 use super::chain::{Facts, MadeChain, Recipe};
 use super::fairness::{jain, largest_share};
 use super::folder::{folder, in_folder, take_turn};
@@ -14,7 +15,7 @@ use super::measure::{Bans, OtherRun, PerNode, Report, Run};
 use super::nodes::{Node, Place, Programs, Role, addresses};
 use super::options::Swarm;
 use super::topology::{self, Topology};
-use super::{aria2, print_line, say, stop};
+use super::{print_line, say, stop};
 use crate::hostile::chunks::{self, Kind};
 use crate::story::now_ms;
 
@@ -56,7 +57,10 @@ pub(super) fn execute(options: &Swarm) -> anyhow::Result<()> {
         ours.push(run);
         if options.vs.is_some() {
             let run = in_folder(&folder, options.common.keep, |folder| {
-                aria2::run(options, &chain, &programs, folder)
+                let (file, bytes) = (chain.payload()?, chain.facts.bytes);
+                let piece_bytes = usize::try_from(chain.genesis.limits.chunk_bytes)?;
+                let payload = Payload { file, bytes, piece_bytes };
+                aria2::run(options, &payload, &programs, folder)
             })?;
             say!("aria2: {:.2} s, ratio {}", run.seconds, show(run.ratio));
             others.push(run);

@@ -12,12 +12,14 @@ mod certificate;
 mod consensus_gossip;
 mod consensus_log;
 mod exchange;
+mod file;
 mod genesis;
 mod proof;
 mod snapshot;
 mod sync_message;
 mod transaction;
 
+mod file_machine;
 mod live_machine;
 mod swarm_machine;
 
@@ -31,6 +33,8 @@ pub use certificate::certificate;
 pub use consensus_gossip::consensus_gossip;
 pub use consensus_log::consensus_log;
 pub use exchange::exchange;
+pub use file::file;
+pub use file_machine::file_machine;
 pub use genesis::genesis;
 pub use live_machine::live_machine;
 pub use proof::proof;
@@ -46,7 +50,7 @@ use ledger::codec::{self, Decode, Encode};
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target by name. Its program and the folder of its corpus have the same name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("transaction", transaction),
     ("block", block),
     ("certificate", certificate),
@@ -58,8 +62,10 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("consensus_log", consensus_log),
     ("genesis", genesis),
     ("snapshot", snapshot),
+    ("file", file),
     ("live_machine", live_machine),
     ("swarm_machine", swarm_machine),
+    ("file_machine", file_machine),
 ];
 
 /// Decodes bytes within a limit. Checks that a value has exactly one encoding, and that nothing

@@ -20,12 +20,13 @@ use protocol::swarm::{Bits, SegmentRange, SegmentRanges};
 
 use super::archive::whole;
 use super::fixture::{ACCOUNTS, Fixture, START, compact, fixture, plain};
+use crate::swarm::MadeFile;
 
 /// Length of inputs without a meaning, in bytes. The machines take them as choices.
-const NOISE_BYTES: usize = 1_024;
+pub(super) const NOISE_BYTES: usize = 1_024;
 
 /// The name and bytes of an input.
-type Sample = (String, Vec<u8>);
+pub(super) type Sample = (String, Vec<u8>);
 
 /// The corpus of a target, sorted by file name.
 ///
@@ -46,20 +47,22 @@ pub fn samples(target: &str) -> Vec<Sample> {
         "consensus_log" => logs(fixture),
         "genesis" => geneses(fixture),
         "snapshot" => snapshots(),
+        "file" => super::file::samples(),
         "live_machine" => live(fixture),
         "swarm_machine" => swarm(),
+        "file_machine" => super::file_machine::samples(),
         other => panic!("no target is called {other}"),
     };
     samples.sort();
     samples
 }
 
-fn named(name: &str, value: &impl Encode) -> Sample {
+pub(super) fn named(name: &str, value: &impl Encode) -> Sample {
     (name.to_owned(), codec::encode(value))
 }
 
 /// The bytes of a sample and one more.
-fn trailing(sample: &Sample) -> Sample {
+pub(super) fn trailing(sample: &Sample) -> Sample {
     ("refused_trailing".to_owned(), [&sample.1[..], &[0]].concat())
 }
 
@@ -358,6 +361,7 @@ fn sync_messages() -> Vec<Sample> {
     let block = Some(CertifiedHeader { header, certificate });
     let subtrees = offer.frontier.descriptors().to_vec();
     let page = FrontierPage { block, subtrees };
+    let file = MadeFile::new((16 << 20) + 70_000, 1);
     vec![
         trailing(&height),
         height,
@@ -382,6 +386,12 @@ fn sync_messages() -> Vec<Sample> {
         named("no_frontier", &SyncMessage::Frontier(offer.id, 7, None)),
         named("get_block_proof", &SyncMessage::GetBlockProof(Height(70))),
         named("block_proof", &SyncMessage::BlockProof(Height(70), made.block_proof(Height(70)))),
+        named("get_file_head", &SyncMessage::GetFileHead(file.id, SegmentIndex(0))),
+        named(
+            "file_head",
+            &SyncMessage::FileHead(file.id, SegmentIndex(0), file.head(SegmentIndex(0))),
+        ),
+        named("no_file_head", &SyncMessage::FileHead(file.id, SegmentIndex(9), None)),
         ("refused_frame".to_owned(), id(7).frame(b"bytes of a chunk")),
     ]
 }

@@ -7,6 +7,7 @@
 //! with the shortest time that the links allow.
 
 mod chain;
+mod files;
 mod link;
 mod outcome;
 mod plan;
@@ -15,6 +16,7 @@ mod snapshots;
 mod world;
 
 pub use chain::Made;
+pub use files::MadeFile;
 pub use outcome::Outcome;
 pub use plan::{Conduct, Member, Plan, mbit};
 pub use scenario::{hostile, killed, scenarios};

@@ -12,6 +12,10 @@ pub struct Outcome {
     pub is_complete: bool,
     /// Time from the first start of a leecher until the last leecher has its last chunk.
     pub time: Duration,
+    /// Time from the first start of a leecher until the last leecher has its last chunk of files.
+    pub files_time: Duration,
+    /// Chunk bytes of files that arrived at leechers, as a multiple of those that were missing.
+    pub files_copies: f64,
     /// Shortest possible time for the chunks' own bytes, seconds.
     pub bound: f64,
     /// Shortest possible time including the overhead of frames, seconds.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ledger::units::SegmentIndex;
+use protocol::swarm::ByteRange;
 
 use super::snapshots::Forgery;
 
@@ -30,6 +31,12 @@ pub enum Conduct {
     Withholds(Forgery),
     /// Offers the true snapshot with another block.
     Misplaces,
+    /// Shares files, and sends heads that do not fit their ids.
+    FalseHeads,
+    /// Claims whole files, of lengths that they do not have, and answers no request for a head.
+    Boasts,
+    /// Shares files, which change after it has sent this many chunks of them. Then it notices.
+    Changes(u64),
 }
 
 /// One node.
@@ -51,6 +58,10 @@ pub struct Member {
     pub leaves_after: Option<u64>,
     /// Whether it begins with a snapshot.
     pub joins: bool,
+    /// The part that it fetches of each file, unless it shares them.
+    pub wants: Option<ByteRange>,
+    /// Whether it shares all files from the start.
+    pub shares: bool,
     /// Whether the run waits until it has all chunks, if it is an honest leecher.
     pub is_awaited: bool,
 }
@@ -70,6 +81,8 @@ pub struct Plan {
     pub snapshot: Option<SegmentIndex>,
     /// Accounts of the state.
     pub accounts: u64,
+    /// Lengths of files, in bytes.
+    pub files: Vec<u64>,
     /// Time from one node to another.
     pub latency: Duration,
     /// Number of other nodes that each node chooses to link with; `None` links all with all. A link
@@ -98,6 +111,8 @@ impl Plan {
             killed_every: None,
             leaves_after: None,
             joins: false,
+            wants: None,
+            shares: false,
             is_awaited: true,
         };
         let members = (0..seeds + leechers).map(|place| member(place < seeds)).collect();
@@ -108,6 +123,7 @@ impl Plan {
             chunk_bytes: 128 << 10,
             snapshot: None,
             accounts: 0,
+            files: Vec::new(),
             latency: Duration::from_millis(20),
             degree: None,
             members,
@@ -120,6 +136,17 @@ impl Plan {
     #[must_use]
     pub const fn with_snapshot(mut self, segment: u64, accounts: u64) -> Self {
         (self.snapshot, self.accounts) = (Some(SegmentIndex(segment)), accounts);
+        self
+    }
+
+    /// The same plan with files of these lengths, which the seeds share and the leechers fetch.
+    #[must_use]
+    pub fn with_files(mut self, lengths: &[u64]) -> Self {
+        self.files = lengths.to_vec();
+        for member in &mut self.members {
+            member.shares = member.is_seed;
+            member.wants = (!member.is_seed).then_some(ByteRange::ALL);
+        }
         self
     }
 

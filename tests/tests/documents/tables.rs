@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-const DOCUMENTS: [&str; 4] = [
+const DOCUMENTS: [&str; 5] = [
     include_str!("../../../docs/protocol/bytes.md"),
     include_str!("../../../docs/protocol/consensus.md"),
+    include_str!("../../../docs/protocol/files.md"),
     include_str!("../../../docs/protocol/network.md"),
     include_str!("../../../docs/protocol/sync.md"),
 ];

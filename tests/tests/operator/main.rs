@@ -1,6 +1,7 @@
 //! What an operator meets: signals, output that nobody reads, odd files, variables and folders.
 #![allow(clippy::unwrap_used)]
 
+mod files;
 mod homes;
 mod processes;
 mod socket;

@@ -78,7 +78,7 @@ fn a_node_drops_eras_that_three_others_keep_and_gets_them_back() {
         (are_back && history.phase == HistoryPhase::Done).then_some(())
     });
     // A damaged era is served to nobody, and comes from the others again.
-    let damaged = home(&description).join("db/history/0/0.blocks");
+    let damaged = home.join("db/history/0/0.blocks");
     let good = fs::read(&damaged).unwrap();
     fs::write(&damaged, vec![0; good.len()]).unwrap();
     until("the damaged era is back", || {

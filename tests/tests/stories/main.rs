@@ -5,6 +5,7 @@
 
 mod archives;
 mod discovery;
+mod files;
 mod history;
 mod joining;
 mod kills;

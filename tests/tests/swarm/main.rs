@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backfill;
+mod files;
 mod machine;
 mod snapshot;
 mod storm;

@@ -6,6 +6,7 @@ use clap::Args;
 use ledger::chain::{Chain, least_fee};
 use ledger::codec;
 use ledger::hash::TxId;
+use ledger::link::{Link, anchor, gives_key_away};
 use ledger::signature::{PublicKey, Signature, SigningKey};
 use ledger::transaction::{Body, MEMO_BYTES_MAX, Output, Transaction, Transfer};
 use ledger::units::{Amount, Height, Timestamp};
@@ -129,11 +130,28 @@ fn amount(chain: &Chain, text: &str) -> Result<Amount, WalletError> {
 }
 
 fn memo(text: &str) -> Result<Vec<u8>, WalletError> {
+    if gives_key_away(text.as_bytes()) {
+        return Err(WalletError::Usage(
+            "the memo has a link with the key of a private file, and everybody can read a memo: \
+             leave out \"#\" and the key"
+                .to_owned(),
+        ));
+    }
     match text.len() {
         0..=MEMO_BYTES_MAX => Ok(text.as_bytes().to_vec()),
         got => Err(WalletError::Usage(format!(
             "memo of {got} bytes, expected at most {MEMO_BYTES_MAX}"
         ))),
+    }
+}
+
+/// How a memo is shown: its name and its text. A memo that is exactly a link is an anchor. `None`
+/// if it is empty.
+pub(super) fn memo_line(memo: &[u8]) -> Option<(&'static str, String)> {
+    match anchor(memo) {
+        Some(id) => Some(("anchor", Link { id, key: None }.to_string())),
+        None if memo.is_empty() => None,
+        None => Some(("memo", format!("{:?}", String::from_utf8_lossy(memo)))),
     }
 }
 
@@ -203,8 +221,8 @@ fn show(chain: &Chain, wallet: &Wallet, from: &Key, transfer: &Transfer, created
         note(&format!("amount  {}", genesis.coin.format(output.amount)));
     }
     note(&format!("fee     {}{new}", genesis.coin.format(transfer.fee)));
-    if !transfer.memo.is_empty() {
-        note(&format!("memo    {:?}", String::from_utf8_lossy(&transfer.memo)));
+    if let Some((name, text)) = memo_line(&transfer.memo) {
+        note(&format!("{name:8}{text}"));
     }
     note(&format!(
         "on      {} (chain {}), by way of {}",
@@ -242,6 +260,25 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_memo_may_be_a_link_and_never_has_a_key() {
+        let public = format!("cairn:{}", "0a".repeat(32));
+        let private = format!("{public}#{}", "0b".repeat(32));
+        assert_eq!(memo(&public).ok().as_deref(), Some(public.as_bytes()));
+        for text in [private.clone(), format!("see {private}!")] {
+            let error = memo(&text).map_err(|error| error.to_string());
+            assert!(error.as_ref().is_err_and(|error| error.contains("private file")), "{error:?}");
+            assert!(error.is_err_and(|error| !error.contains("0b0b")), "the key is not shown");
+        }
+        for (memo, line) in [
+            (public.as_bytes(), Some(("anchor", public.clone()))),
+            (b"hello \x07", Some(("memo", "\"hello \\u{7}\"".to_owned()))),
+            (b"", None),
+        ] {
+            assert_eq!(memo_line(memo), line);
+        }
+    }
 
     #[test]
     fn durations_have_a_unit_and_an_end() {

@@ -12,6 +12,7 @@ use ledger::transaction::{Body, Output, Transfer};
 use ledger::units::{Amount, Height, Nonce, Timestamp};
 use serde_json::{Value, json};
 
+use super::send::memo_line;
 use crate::error::WalletError;
 use crate::rpc::clean;
 use crate::terminal::{TerminalError, note, print, print_json, utc};
@@ -153,9 +154,5 @@ fn show(
     line("fee", coin.format(transfer.fee))?;
     line("nonce", transfer.nonce.to_string())?;
     line("expires", utc(transfer.expires_at.0))?;
-    if transfer.memo.is_empty() {
-        Ok(())
-    } else {
-        line("memo", format!("{:?}", String::from_utf8_lossy(&transfer.memo)))
-    }
+    memo_line(&transfer.memo).map_or(Ok(()), |(name, text)| line(name, text))
 }

@@ -236,6 +236,7 @@ impl Inner {
             fee: transfer.fee.0,
             expires_at: transfer.expires_at.0,
             memo: hex::encode(&transfer.memo),
+            anchor: None,
             bytes: u32::try_from(transaction.bytes()).unwrap(),
         }
     }

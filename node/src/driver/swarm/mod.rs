@@ -6,8 +6,10 @@
 
 mod assembly;
 mod backfill;
+mod files;
 mod loading;
 mod serving;
+mod storing;
 mod suppliers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -27,7 +29,7 @@ use protocol::message::CertifiedHeader;
 use protocol::swarm::message::{
     CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SegmentId, SyncMessage,
 };
-use protocol::swarm::{BACKFILL, CollectionKind, Effect, Input, Join, Rates, Setup, Swarm};
+use protocol::swarm::{BACKFILL, Effect, Input, Join, Rates, Setup, Swarm};
 use protocol::{FetchPlan, Offence, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -38,9 +40,11 @@ use super::priority::patient_threads;
 use crate::checkpoint::Checkpoint;
 use crate::clock::{Clock, wall_ms};
 use crate::network::{self, LinkEvent, Network, Service};
+use crate::shared_files::{SharedFiles, ToFiles};
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
 pub(crate) use backfill::{Backfill, ToSwarm};
+use files::Files;
 use loading::{Loaded, Loading};
 use suppliers::Suppliers;
 
@@ -56,6 +60,8 @@ pub(crate) struct Parts {
     pub(crate) staging: Staging,
     pub(crate) found: Vec<Found>,
     pub(crate) backfill: Backfill,
+    /// The files of the home; `None` if files are off.
+    pub(crate) files: Option<SharedFiles>,
     pub(crate) snapshots: Snapshots,
     /// The folder whose disk must have room for a snapshot.
     pub(crate) home: PathBuf,
@@ -86,6 +92,8 @@ pub(crate) struct Inputs {
     pub(crate) snapshots: watch::Receiver<Vec<Arc<SnapshotInfo>>>,
     /// Which eras to fetch, and which are gone.
     pub(crate) archive: mpsc::Receiver<ToSwarm>,
+    /// Which files to serve and to fetch. Closed if files are off.
+    pub(crate) files: mpsc::Receiver<ToFiles>,
     /// Becomes true when the node must stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -133,6 +141,7 @@ pub(crate) struct Shell {
     arriving: Option<(ChunkId, Vec<u8>, network::PeerId)>,
     suppliers: Suppliers,
     backfill: Backfill,
+    files: Files,
     /// The threads that assemble segments, one for each core.
     assembly: rayon::ThreadPool,
     results: mpsc::Sender<anyhow::Result<Done>>,
@@ -189,6 +198,7 @@ impl Shell {
             arriving: None,
             suppliers: Suppliers::default(),
             backfill: parts.backfill,
+            files: Files::new(parts.files),
             assembly: patient_threads("assembly", cores)?,
             results,
             assembled: BTreeMap::new(),
@@ -227,11 +237,13 @@ impl Shell {
         self.perform(first)?;
         self.on_snapshots(&inputs.snapshots.borrow_and_update().clone())?;
         self.begin_backfill()?;
+        self.begin_files()?;
         let mut is_joining = true;
         let driver = self.driver.clone();
         let mut was_timer = false;
         loop {
             self.remove_damaged()?;
+            self.forget_changed()?;
             let now = self.clock.now().elapsed;
             let wait = self.machine.deadline().map(|at| at.saturating_sub(now));
             let show = self.shown_at.saturating_add(SHOW_EVERY).saturating_sub(now);
@@ -271,6 +283,7 @@ impl Shell {
                     self.on_snapshots(&all)?;
                 }
                 Some(message) = inputs.archive.recv() => self.on_archive(message)?,
+                Some(message) = inputs.files.recv() => self.on_files(message)?,
                 Some(result) = results.recv() => match result? {
                     Done::Assembled(assembled) => self.on_assembled(assembled)?,
                     Done::Placed(index, placed) => self.on_placed(index, placed)?,
@@ -397,8 +410,11 @@ impl Shell {
             }
             Effect::SendHead(peer, index) => self.send_head(peer, index),
             Effect::SendBlockProof(peer, height) => self.send_block_proof(peer, height),
+            Effect::SendFileHead { peer, id, segment } => self.send_file_head(peer, id, segment),
             Effect::Begin(BACKFILL, head) => self.backfill.begin(head),
             Effect::Begin(_, head) => self.staging.begin(&head)?,
+            Effect::BeginFileSegment(id, head) => self.files.begin(id, head),
+            Effect::FileDone(_) => self.files.note(&self.machine.report().files),
             Effect::Store(id) => {
                 if let Some((arrived, frame, sender)) =
                     self.arriving.take().filter(|(arrived, ..)| *arrived == id)
@@ -443,25 +459,6 @@ impl Shell {
         Ok(None)
     }
 
-    /// Stores a chunk. If the disk refuses one of a snapshot, the machine asks for it again later.
-    fn store(
-        &mut self,
-        id: ChunkId,
-        bytes: &[u8],
-        sender: network::PeerId,
-    ) -> anyhow::Result<Option<Input>> {
-        if let Some(CollectionKind::Snapshot(_)) = self.machine.kind(id.segment.collection) {
-            return Ok(self.loading.store(id, bytes));
-        }
-        if id.segment.collection == BACKFILL {
-            return Ok(self.backfill.store(id, bytes));
-        }
-        let (index, chunk) = (id.segment.index, u64::from(id.chunk));
-        self.suppliers.on_chunk(index, sender);
-        self.staging.write(index.0, chunk, bytes)?;
-        Ok(None)
-    }
-
     /// Updates the view if something happened, at most once in [`SHOW_EVERY`].
     fn show(&mut self) {
         let now = self.clock.now().elapsed;
@@ -488,6 +485,7 @@ impl Shell {
         if self.shows.report.stage != report.stage {
             self.shows.since_ms = wall;
         }
+        self.files.note(&report.files);
         self.shows.report = report;
         self.view.send_replace(Arc::new(self.shows.clone()));
     }

@@ -57,7 +57,7 @@ impl Shell {
     }
 
     /// Whether the peer may cause more work now.
-    fn admits(&self, peer: PeerId) -> bool {
+    pub(super) fn admits(&self, peer: PeerId) -> bool {
         self.peers.id(peer).is_some_and(|id| self.network.accounts().admits(&id))
     }
 
@@ -67,7 +67,7 @@ impl Shell {
         }
     }
 
-    fn send_message(&self, peer: PeerId, message: &SyncMessage) {
+    pub(super) fn send_message(&self, peer: PeerId, message: &SyncMessage) {
         self.send(peer, codec::encode(message));
     }
 
@@ -83,8 +83,14 @@ impl Shell {
         id: ChunkId,
         name: ChunkId,
     ) -> anyhow::Result<Option<Input>> {
-        if let Some(CollectionKind::Snapshot(snapshot)) = self.machine.kind(id.segment.collection) {
-            return self.send_of_snapshot(peer, &snapshot, id, name);
+        match self.machine.kind(id.segment.collection) {
+            Some(CollectionKind::Snapshot(snapshot)) => {
+                return self.send_of_snapshot(peer, &snapshot, id, name);
+            }
+            Some(CollectionKind::File(file)) => {
+                return Ok(self.send_of_file(peer, &file, id, name));
+            }
+            _ => {}
         }
         let (index, chunk) = (id.segment.index, u64::from(id.chunk));
         let is_sealed = index < self.sealed;
@@ -146,7 +152,7 @@ impl Shell {
         Ok(Some(Input::Unsent(peer, id)))
     }
 
-    fn send_bytes(&self, peer: PeerId, name: ChunkId, bytes: &[u8]) {
+    pub(super) fn send_bytes(&self, peer: PeerId, name: ChunkId, bytes: &[u8]) {
         // The bytes of the answer are charged, but not the read. The refill of a budget pays for
         // 400 MB/s of answers, which is more than a connection carries. This node decides which
         // chunks it sends, within its upload slots and rate.

@@ -89,6 +89,7 @@ impl Asked {
                 assert_eq!(block.signers, [key(100).public().to_string()]);
                 assert_eq!(block.transaction_list[0].id, *id);
                 assert_eq!(block.transaction_list[0].memo, hex::encode("hello"));
+                assert_eq!(block.transaction_list[0].anchor, None);
                 assert_eq!(
                     block.summary.bytes,
                     fixture.store.block_bytes(Height(1)).unwrap().here().unwrap().len() as u64
@@ -312,6 +313,30 @@ async fn a_final_transaction_that_is_submitted_again_is_final() {
         fixture.refusal(api::TX_SUBMIT, json!([hex::encode(codec::encode(&other))])).await;
     assert!(["nonce_used", "signature"].contains(&&*refusal.1), "{refusal:?}");
     answers.abort();
+}
+
+/// A transfer with this memo.
+fn with_memo(fixture: &Fixture, memo: &str) -> Transaction {
+    let Body::Transfer(mut transfer) = fixture.transfer(0).body;
+    transfer.memo = memo.as_bytes().to_vec();
+    Body::Transfer(transfer).sign(fixture.chain.id(), &key(1))
+}
+
+#[tokio::test]
+async fn a_memo_that_is_a_link_is_shown_as_one_and_one_with_a_key_is_refused() {
+    let mut fixture = Fixture::start().await;
+    let link = format!("cairn:{}", "0a".repeat(32));
+    let private = with_memo(&fixture, &format!("{link}#{}", "0b".repeat(32)));
+    let raw = hex::encode(codec::encode(&private));
+    let refusal = fixture.refusal(api::TX_SUBMIT, json!([raw])).await;
+    assert_eq!((refusal.0, &*refusal.1), (-32_000, "key_in_memo"));
+    // By the rules of the chain the transaction is valid.
+    let anchor = with_memo(&fixture, &link);
+    fixture.commit(vec![anchor]);
+    let block = fixture.call(api::CHAIN_BLOCK, json!({"height": "1"})).await.unwrap();
+    let block: api::BlockInfo = serde_json::from_value(block).unwrap();
+    assert_eq!(block.transaction_list[0].memo, hex::encode(&link));
+    assert_eq!(block.transaction_list[0].anchor, Some(link));
 }
 
 #[tokio::test]

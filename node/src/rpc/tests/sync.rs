@@ -56,6 +56,7 @@ fn fetching(measured_ms: u64) -> SyncView {
             here,
         }],
         peers: vec![peer(PeerId(1), 4), peer(PeerId(2), 0)],
+        files: Vec::new(),
         bans: 1,
     };
     let peers = BTreeMap::from([(PeerId(1), PEER.to_owned())]);

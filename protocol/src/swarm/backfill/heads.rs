@@ -1,6 +1,5 @@
 //! Requests for the heads of segments, to peers that have the whole segment.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ledger::history::SegmentHead;
@@ -9,48 +8,17 @@ use ledger::units::SegmentIndex;
 use super::{BACKFILL, Kind};
 use crate::ids::PeerId;
 use crate::offence::Offence;
-use crate::swarm::asked::Asked;
 use crate::swarm::effect::Effect;
 use crate::swarm::engine::Engine;
 use crate::swarm::history::answers::HEAD_COST;
 use crate::swarm::message::SyncMessage;
 
-/// Timeout of a request, after which another peer is asked. A late head still counts.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Delay until peers are asked again, once none of them had an answer.
-const RETRY: Duration = Duration::from_millis(750);
 /// Most heads asked for at a time.
 const HEADS_MAX: usize = 8;
 
-/// The requests for heads.
-#[derive(Debug, Default)]
-pub(super) struct Heads {
-    asked: Asked,
-    /// For each segment the peer that was asked for its head, and when another one is.
-    in_flight: BTreeMap<SegmentIndex, (PeerId, Duration)>,
-}
-
-impl Heads {
-    /// The segments whose heads were asked for.
-    pub(super) fn asked(&self) -> impl Iterator<Item = SegmentIndex> {
-        self.in_flight.keys().copied()
-    }
-
-    pub(super) fn keep_only(&mut self, keep: impl Fn(SegmentIndex) -> bool) {
-        self.in_flight.retain(|index, _| keep(*index));
-    }
-
-    pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
-        let all = self.in_flight.values().map(|(_, deadline)| *deadline);
-        // A deadline in the past is of a segment that no peer has.
-        all.filter(|deadline| *deadline > now).min()
-    }
-}
-
 impl Kind {
     pub(in crate::swarm) fn on_closed(&mut self, peer: PeerId) {
-        self.heads.asked.forget(peer);
-        self.heads.in_flight.retain(|_, (asked, _)| *asked != peer);
+        self.heads.on_closed(peer);
     }
 
     /// Asks for the heads of the next segments.
@@ -58,29 +26,26 @@ impl Kind {
         let now = engine.now;
         while let Some(index) = self.next_head(now) {
             let Some(peer) = self.least_asked(engine, index) else { return };
-            self.heads.in_flight.insert(index, (peer, now.saturating_add(PATIENCE)));
-            self.heads.asked.note_asked(peer);
+            self.heads.on_asked(index, peer, now);
             engine.send(peer, &SyncMessage::GetHead(index));
         }
     }
 
     /// The first segment whose head is neither here nor asked for, if one more may be asked for.
     fn next_head(&self, now: Duration) -> Option<SegmentIndex> {
-        let late = self.heads.in_flight.iter().find(|(_, (_, deadline))| *deadline <= now);
-        if let Some((index, _)) = late {
-            return Some(*index);
+        if let Some(index) = self.heads.late(now) {
+            return Some(index);
         }
-        let is_asked = |index: &SegmentIndex| self.heads.in_flight.contains_key(index);
-        let next = self.missing.iter().find(|(index, _)| !is_asked(index));
+        let next = self.missing.iter().find(|(index, _)| !self.heads.is_asked(**index));
         let next = next.filter(|(_, descriptor)| self.has_room(descriptor));
-        next.filter(|_| self.heads.in_flight.len() < HEADS_MAX).map(|(index, _)| *index)
+        next.filter(|_| self.heads.count() < HEADS_MAX).map(|(index, _)| *index)
     }
 
     /// The peer to ask next for the head of a segment, of those that have the whole segment.
     fn least_asked(&self, engine: &Engine, index: SegmentIndex) -> Option<PeerId> {
         let all = engine.census.peers();
         let holding = all.filter(|(_, holder)| holder.is_complete(BACKFILL.segment(index)));
-        holding.map(|(peer, _)| peer).min_by_key(|peer| self.heads.asked.rank(*peer))
+        holding.map(|(peer, _)| peer).min_by_key(|peer| self.heads.rank(*peer))
     }
 
     /// Whether the head of this segment belongs to backfill.
@@ -103,14 +68,13 @@ impl Kind {
         let Some(descriptor) = self.missing.get(&index).copied() else { return };
         // A head that was not requested may be of any segment, and would take a place that the next
         // ones need.
-        if !self.heads.in_flight.contains_key(&index) {
+        if !self.heads.is_asked(index) {
             return;
         }
         if head.descriptor != descriptor || !is_head(&head) {
             return engine.ban(from, Offence::SegmentHead { segment: index });
         }
-        self.heads.in_flight.remove(&index);
-        self.heads.asked.note_answered(from);
+        self.heads.on_answered(index, from);
         engine.push(Effect::Begin(BACKFILL, head.clone()));
         self.begin(engine, head, &[]);
     }
@@ -122,12 +86,7 @@ impl Kind {
         from: PeerId,
         index: SegmentIndex,
     ) {
-        let retry_at = engine.now.saturating_add(RETRY);
-        if let Some((asked, deadline)) = self.heads.in_flight.get_mut(&index)
-            && *asked == from
-        {
-            *deadline = retry_at.min(*deadline);
-        }
+        self.heads.on_refused(index, from, engine.now);
     }
 
     /// Answers a peer that asks for the head of an open segment. `false` if this segment is not

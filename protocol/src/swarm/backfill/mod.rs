@@ -15,14 +15,14 @@ use ledger::hash::{ChainId, Domain, Hash};
 use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead};
 use ledger::units::SegmentIndex;
 
+use super::classes::Class;
 use super::effect::Effect;
 use super::engine::{Collection, Engine};
+use super::heads::Heads;
 use super::input::Staged;
 use super::message::{CollectionId, CollectionNumber};
 use super::ranges::{SegmentRange, SegmentRanges};
 use super::segments::{OPEN_SEGMENTS_MAX, Segment};
-use super::uploads::Class;
-use heads::Heads;
 
 /// This node's number for backfill, which it opens second.
 pub const BACKFILL: CollectionNumber = CollectionNumber(1);
@@ -63,6 +63,7 @@ impl Kind {
             chunk_bytes: rules.chunk_bytes,
             chunks_max: rules.segment_chunks_max(),
             whole: kept,
+            is_announced: true,
             paused_until: None,
         });
         assert!(number == BACKFILL, "backfill is the second collection, and got {}", number.0);

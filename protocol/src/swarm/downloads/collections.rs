@@ -1,12 +1,14 @@
 //! The collections whose chunks may be fetched.
 
 use super::Downloads;
+use crate::swarm::classes::Class;
 use crate::swarm::message::{CollectionNumber, SegmentId};
 use crate::swarm::segments::Segment;
 
 /// A collection whose chunks may be fetched.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fetched {
+    pub(super) class: Class,
     /// Number of its chunks that arrived and were missing.
     pub(super) verified: u64,
     /// Whether none of its chunks is asked for now.
@@ -15,8 +17,8 @@ pub(super) struct Fetched {
 
 impl Downloads {
     /// Chunks of this collection may be fetched.
-    pub(in crate::swarm) fn open(&mut self, collection: CollectionNumber) {
-        self.collections.insert(collection, Fetched::default());
+    pub(in crate::swarm) fn open(&mut self, collection: CollectionNumber, class: Class) {
+        self.collections.insert(collection, Fetched { class, verified: 0, is_paused: false });
     }
 
     /// Nothing of this collection is fetched any more. Peers are not told of each chunk.

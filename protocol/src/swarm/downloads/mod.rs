@@ -6,6 +6,7 @@
 //! segment is called a source. From a source, and only from a source, a node wants more chunks than
 //! the source may send. So the source can pick chunks that it has given to no other node yet.
 
+mod choice;
 mod collections;
 mod endgame;
 mod requests;
@@ -14,7 +15,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::census::{Census, mix, place};
+use super::census::{Census, mix};
+use super::classes::{Class, Turns};
 use super::message::{ChunkId, CollectionNumber, SegmentId, Update};
 use super::meter::Limit;
 use super::segments::{Segment, Segments};
@@ -23,17 +25,9 @@ use crate::ids::PeerId;
 use collections::Fetched;
 use requests::{Request, Requests};
 
-/// Number of chunks wanted from a source beyond its credit, so that the source can choose.
-const OFFERED: usize = 64;
-/// Number of chunks that are first chosen at random, so that a newcomer soon has some to give
-/// (Cohen 2003).
-const RANDOM_FIRST: u64 = 4;
 /// Most bytes in flight from all peers together, stalled peers not counted. A peer is given credit
 /// only while there is room.
 pub(crate) const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
-/// The first segments, up to this many bytes, are fetched first. Chunks of later segments are
-/// wanted only from peers that would otherwise idle.
-const WINDOW_BYTES: u64 = 64 << 20;
 
 /// The verdict on an arriving chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +55,13 @@ pub(crate) struct Downloads {
     chunk_bytes: u64,
     salt: u64,
     collections: BTreeMap<CollectionNumber, Fetched>,
+    turns: Turns,
     segments: Segments,
     requests: Requests,
     suppliers: BTreeMap<PeerId, Supplier>,
     limit: Limit,
+    /// Limits the chunks of files.
+    file_limit: Limit,
     duplicate_bytes: u64,
     fetched_bytes: u64,
     /// Number of chunks considered for requests, plus how often requests to other peers were
@@ -74,15 +71,17 @@ pub(crate) struct Downloads {
 }
 
 impl Downloads {
-    pub(crate) fn new(salt: u64, limit: Limit) -> Self {
+    pub(crate) fn new(salt: u64, limit: Limit, file_limit: Limit) -> Self {
         Self {
             chunk_bytes: 1,
             salt,
             collections: BTreeMap::new(),
+            turns: Turns::new(),
             segments: Segments::default(),
             requests: Requests::default(),
             suppliers: BTreeMap::new(),
             limit,
+            file_limit,
             duplicate_bytes: 0,
             fetched_bytes: 0,
             #[cfg(test)]
@@ -275,86 +274,6 @@ impl Downloads {
         wanted.any(|segment| holdings.has_any(segment.id()))
     }
 
-    /// Requests free chunks from a peer, as many as it has room for. From a source it requests
-    /// more, to let the source choose.
-    fn want_missing(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
-        let Some(peer) = self.suppliers.get(&id) else { return };
-        let Some(holdings) = census.get(id) else { return };
-        let only_sources_have = |want: &&ChunkId| census.partial_holders(**want) == 0;
-        let is_source = holdings.is_source();
-        let offered = match is_source {
-            true => peer.wants().iter().filter(only_sources_have).count(),
-            false => OFFERED,
-        };
-        // The offer is topped up once half of it is gone, so that not every chunk costs a scan.
-        let offers = if offered <= OFFERED / 2 { OFFERED.saturating_sub(offered) } else { 0 };
-        if room == 0 && offers == 0 {
-            return;
-        }
-        let mut candidates: Vec<((u32, bool, u64), ChunkId)> = Vec::new();
-        let mut to_offer: Vec<ChunkId> = Vec::new();
-        // Bytes of the collection's segments so far.
-        let (mut looked_at, mut collection) = (0u64, None);
-        for segment in self.segments.iter() {
-            let index = segment.id();
-            if collection.replace(index.collection) != Some(index.collection) {
-                looked_at = 0;
-            }
-            let Some(fetched) = self.collections.get(&index.collection) else { continue };
-            let is_window_over = looked_at >= WINDOW_BYTES;
-            looked_at = looked_at.saturating_add(segment.bytes());
-            let is_enough = candidates.len() >= room && to_offer.len() >= offers;
-            if fetched.is_paused || (is_window_over && is_enough) {
-                continue;
-            }
-            let Some(requests) = self.requests.of_segment(index) else { continue };
-            // If no chunk is free, or the peer has none, the chunks of the segment are not looked
-            // at.
-            if requests.count() >= segment.missing() || !holdings.has_any(index) {
-                continue;
-            }
-            #[cfg(test)]
-            {
-                self.looks = self.looks.saturating_add(segment.chunks());
-            }
-            let sources = census.sources(index);
-            let source_count = u32::try_from(sources.len()).unwrap_or(u32::MAX);
-            let free = segment.missing_chunks().filter(|chunk| requests.is_free(chunk.chunk));
-            for chunk in free {
-                if !census.has(id, chunk) {
-                    continue;
-                }
-                let others = u32::from(census.partial_holders(chunk));
-                let random = mix(self.salt ^ place(chunk));
-                if fetched.verified < RANDOM_FIRST && others > 0 {
-                    candidates.push(((0, false, random), chunk));
-                    continue;
-                }
-                let holders = source_count.saturating_add(others);
-                if others > 0 {
-                    candidates.push(((holders, false, random), chunk));
-                    continue;
-                }
-                let is_owner = census.owner(&sources, chunk) == Some(id);
-                candidates.push(((holders, !is_owner, place(chunk)), chunk));
-                if is_owner && to_offer.len() < offers {
-                    to_offer.push(chunk);
-                }
-            }
-        }
-        if candidates.len() > room && room > 0 {
-            candidates.select_nth_unstable(room.saturating_sub(1));
-        }
-        for (_, chunk) in candidates.into_iter().take(room) {
-            self.want(id, chunk, now);
-        }
-        for chunk in to_offer {
-            if self.is_free(chunk) {
-                self.want(id, chunk, now);
-            }
-        }
-    }
-
     /// Moves requests to this peer from peers that are late or busy, and from peers that are asked
     /// for more than they can send soon.
     fn take_over(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
@@ -429,6 +348,10 @@ impl Downloads {
     /// Requests a free chunk from a peer.
     fn want(&mut self, id: PeerId, chunk: ChunkId, now: Duration) {
         self.requests.change(chunk, |request| request.from = Some(id));
+        let fetched = self.collections.get(&chunk.segment.collection);
+        if fetched.is_some_and(|fetched| fetched.class == Class::File) {
+            self.file_limit.take(self.chunk_bytes);
+        }
         if let Some(peer) = self.suppliers.get_mut(&id) {
             peer.want(chunk, now);
         }

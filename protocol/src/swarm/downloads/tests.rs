@@ -3,9 +3,11 @@
 use ledger::units::SegmentIndex;
 
 use super::super::bits::Bits;
+use super::super::classes::Class;
 use super::super::message::{CollectionNumber, Holdings};
 use super::super::ranges::SegmentRanges;
 use super::super::supplier::LATE_AT_FIRST;
+use super::choice::{OFFERED, RANDOM_FIRST};
 use super::*;
 
 const CHUNK: u64 = 1 << 20;
@@ -31,8 +33,8 @@ fn id(chunk: u32) -> ChunkId {
 impl Fetch {
     /// One segment of `chunks` chunks.
     fn new(chunks: u32) -> Self {
-        let mut downloads = Downloads::new(7, Limit::new(None));
-        downloads.open(SEGMENT.collection);
+        let mut downloads = Downloads::new(7, Limit::new(None), Limit::new(None));
+        downloads.open(SEGMENT.collection, Class::History);
         downloads.set_chunk_bytes(CHUNK);
         downloads.add_segment(Segment::new(SEGMENT, u64::from(chunks) * CHUNK, chunks, &[]));
         Self { downloads, census: Census::default(), now: Duration::from_secs(100) }

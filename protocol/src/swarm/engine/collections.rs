@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::ids::PeerId;
+use crate::swarm::classes::Class;
 use crate::swarm::message::{
     COLLECTIONS_MAX, ChunkId, CollectionId, CollectionNumber, Holdings, SegmentId, SyncMessage,
 };
 use crate::swarm::ranges::{SegmentRange, SegmentRanges};
 use crate::swarm::segments::{OPEN_SEGMENTS_MAX, Segments};
-use crate::swarm::uploads::Class;
 
 /// How long nothing of a collection is asked for after the disk refused one of its chunks. A full
 /// disk stays full for a while, and each further attempt costs peers a chunk for nothing.
@@ -27,13 +27,16 @@ pub(in crate::swarm) struct Collection {
     pub(in crate::swarm) chunks_max: u32,
     /// The segments that are in their place here, with all chunks.
     pub(in crate::swarm) whole: SegmentRanges,
+    /// Whether every peer hears that it is open here. Otherwise only those hear it that have
+    /// opened it.
+    pub(in crate::swarm) is_announced: bool,
     /// Until when nothing of it is asked for, since the disk refused a chunk.
     pub(in crate::swarm) paused_until: Option<Duration>,
 }
 
 impl Engine {
-    /// Opens a collection, and tells all peers. Those that have it open too hear what is here of
-    /// it.
+    /// Opens a collection, and tells all peers, or those that have it open. These hear what is here
+    /// of it.
     ///
     /// Numbers go upwards and begin again at their end. So the number of a closed collection is not
     /// used again soon, and a chunk of it that arrives late is not taken for one of another
@@ -45,25 +48,50 @@ impl Engine {
         }
         let number = self.next_number;
         self.next_number = number.next();
-        let Collection { id, class, chunk_bytes, .. } = collection;
-        self.downloads.open(number);
-        self.uploads.open(number, class, chunk_bytes);
+        let Collection { id, class, chunk_bytes, is_announced, .. } = collection;
+        self.downloads.open(number, class);
+        self.uploads.open(number, class, chunk_bytes, self.now);
         self.collections.insert(number, collection);
         self.measure_chunks();
         for link in self.links.values_mut() {
             let theirs = link.theirs.values_mut().filter(|their| their.id == id);
             theirs.for_each(|their| their.ours = Some(number));
         }
-        self.send_all(&SyncMessage::Open(number, id));
+        match is_announced {
+            true => self.send_all(&SyncMessage::Open(number, id)),
+            false => self.send_knowing(number, &SyncMessage::Open(number, id)),
+        }
         self.send_holdings_to_all(number);
         number
     }
 
-    /// Closes a collection, and tells all peers. Nothing of it is asked for or sent any more.
-    pub(in crate::swarm) fn close(&mut self, number: CollectionNumber) {
-        if self.collections.remove(&number).is_none() {
-            return;
+    /// From now on every peer hears that a collection is open here, or only those that open it.
+    pub(in crate::swarm) fn set_announced(&mut self, number: CollectionNumber, is_announced: bool) {
+        let Some(collection) = self.collections.get_mut(&number) else { return };
+        let was_announced = std::mem::replace(&mut collection.is_announced, is_announced);
+        let message = SyncMessage::Open(number, collection.id);
+        if is_announced && !was_announced {
+            let others = self.links.iter().filter(|(_, link)| link.number(number).is_none());
+            let others: Vec<PeerId> = others.map(|(peer, _)| *peer).collect();
+            others.into_iter().for_each(|peer| self.send(peer, &message));
         }
+    }
+
+    /// Whether any peer has a collection of this node open too.
+    pub(in crate::swarm) fn is_used(&self, number: CollectionNumber) -> bool {
+        self.links.values().any(|link| link.number(number).is_some())
+    }
+
+    /// The collections that peers have open and this node has not, some of them several times.
+    pub(in crate::swarm) fn asked(&self) -> impl Iterator<Item = CollectionId> {
+        let all = self.links.values().flat_map(|link| link.theirs.values());
+        all.filter(|their| their.ours.is_none()).map(|their| their.id)
+    }
+
+    /// Closes a collection, and tells all peers. Nothing of it is asked for or sent any more.
+    /// Returns what it was.
+    pub(in crate::swarm) fn close(&mut self, number: CollectionNumber) -> Option<Collection> {
+        let collection = self.collections.remove(&number)?;
         self.downloads.close(number);
         self.uploads.close(number);
         self.measure_chunks();
@@ -74,6 +102,7 @@ impl Engine {
             self.census.forget_collection(*peer, number);
         }
         self.send_all(&SyncMessage::Close(number));
+        Some(collection)
     }
 
     pub(super) fn measure_chunks(&mut self) {
@@ -97,7 +126,7 @@ impl Engine {
     pub(in crate::swarm) fn on_whole(&mut self, number: CollectionNumber, range: SegmentRange) {
         let Some(collection) = self.collections.get_mut(&number) else { return };
         collection.whole.insert(range);
-        self.send_all(&SyncMessage::Held(number, range));
+        self.send_knowing(number, &SyncMessage::Held(number, range));
     }
 
     /// These segments are not here any more. Peers hear what is left.
@@ -182,7 +211,7 @@ impl Engine {
                 link.have.extend(&here);
             }
         }
-        self.send_all(&SyncMessage::NotKept(segment));
+        self.send_knowing(segment.collection, &SyncMessage::NotKept(segment));
     }
 
     /// Whether any chunk of a segment may be here.
@@ -205,10 +234,19 @@ impl Engine {
     }
 
     /// Tells the peers that have a collection open what is here of it.
-    fn send_holdings_to_all(&mut self, number: CollectionNumber) {
+    pub(in crate::swarm) fn send_holdings_to_all(&mut self, number: CollectionNumber) {
+        self.knowing(number).into_iter().for_each(|peer| self.send_holdings(peer, number));
+    }
+
+    /// Sends a message about a collection to the peers that have it open. Others would ignore it.
+    fn send_knowing(&mut self, number: CollectionNumber, message: &SyncMessage) {
+        self.knowing(number).into_iter().for_each(|peer| self.send(peer, message));
+    }
+
+    /// The peers that have a collection of this node open too.
+    fn knowing(&self, number: CollectionNumber) -> Vec<PeerId> {
         let knowing = self.links.iter().filter(|(_, link)| link.number(number).is_some());
-        let knowing: Vec<PeerId> = knowing.map(|(peer, _)| *peer).collect();
-        knowing.into_iter().for_each(|peer| self.send_holdings(peer, number));
+        knowing.map(|(peer, _)| *peer).collect()
     }
 }
 

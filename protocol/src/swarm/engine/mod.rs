@@ -125,8 +125,12 @@ impl Engine {
             next_number: CollectionNumber(0),
             collections: BTreeMap::new(),
             census: Census::default(),
-            downloads: Downloads::new(nonce, Limit::new(rates.download)),
-            uploads: Uploads::new(nonce, Limit::new(rates.upload)),
+            downloads: Downloads::new(
+                nonce,
+                Limit::new(rates.download),
+                Limit::new(rates.file_download),
+            ),
+            uploads: Uploads::new(nonce, Limit::new(rates.upload), Limit::new(rates.file_upload)),
             links: BTreeMap::new(),
             closed: Vec::new(),
             unfilled: BTreeSet::new(),
@@ -173,7 +177,8 @@ impl Engine {
         self.links.insert(peer, Link::new());
         self.downloads.on_opened(peer);
         self.uploads.on_opened(peer);
-        let ids = self.collections.iter().map(|(number, collection)| (*number, collection.id));
+        let announced = self.collections.iter().filter(|(_, collection)| collection.is_announced);
+        let ids = announced.map(|(number, collection)| (*number, collection.id));
         for (number, id) in ids.collect::<Vec<_>>() {
             self.send(peer, &SyncMessage::Open(number, id));
         }

@@ -46,6 +46,9 @@ impl Engine {
         }
         link.theirs.insert(number, Their { id, ours });
         if let Some(ours) = ours {
+            if self.collection(ours).is_some_and(|collection| !collection.is_announced) {
+                self.send(from, &SyncMessage::Open(ours, id));
+            }
             self.send_holdings(from, ours);
         }
     }
@@ -144,8 +147,17 @@ impl Engine {
     /// Our number for a collection of a peer, and most chunks of its segments. `None` if one of the
     /// two does not have it open.
     fn known(&self, from: PeerId, number: CollectionNumber) -> Option<(CollectionNumber, u32)> {
-        let ours = self.links.get(&from)?.theirs.get(&number)?.ours?;
+        let ours = self.ours(from, number)?;
         Some((ours, self.chunks_max(ours)))
+    }
+
+    /// Our number for a collection of a peer, if both have it open.
+    pub(in crate::swarm) fn ours(
+        &self,
+        from: PeerId,
+        number: CollectionNumber,
+    ) -> Option<CollectionNumber> {
+        self.links.get(&from)?.theirs.get(&number)?.ours
     }
 
     /// Puts our numbers in place of the peer's, and drops what is of collections that one of the

@@ -14,13 +14,13 @@ use ledger::hash::Hash;
 use ledger::history::{History, HistoryRules, SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 
+use super::classes::Class;
 use super::effect::Effect;
 use super::engine::{Collection, Engine};
 use super::message::{CollectionId, CollectionNumber, SyncMessage};
 use super::progress::Progress;
 use super::ranges::{SegmentRange, SegmentRanges};
 use super::segments::Segment;
-use super::uploads::Class;
 use crate::ids::PeerId;
 use crate::message::{BEHIND_FAR, CertifiedHeader};
 use crate::plan::FetchPlan;
@@ -69,6 +69,7 @@ impl Kind {
             chunk_bytes: rules.chunk_bytes,
             chunks_max: rules.segment_chunks_max(),
             whole: kept,
+            is_announced: true,
             paused_until: None,
         });
         assert!(number == HISTORY, "history is the first collection, and got number {}", number.0);

@@ -22,6 +22,7 @@ use ledger::history::History;
 use ledger::snapshot::{Frontier, SEGMENT_CHUNKS, SnapshotRules};
 use ledger::units::{Height, SegmentIndex};
 
+use super::classes::Class;
 use super::effect::Effect;
 use super::engine::{Collection, Engine};
 use super::history;
@@ -29,7 +30,6 @@ use super::input::{Join, SnapshotOffer};
 use super::message::{ChunkId, CollectionId, CollectionNumber, SNAPSHOTS_MAX, SyncMessage};
 use super::progress::Progress;
 use super::ranges::SegmentRanges;
-use super::uploads::Class;
 use crate::ids::PeerId;
 use joining::{Joining, Step};
 pub(super) use serve::on_get_block_proof;
@@ -95,6 +95,7 @@ impl Kind {
             chunk_bytes: self.chain.limits().chunk_bytes,
             chunks_max: u32::try_from(SEGMENT_CHUNKS).unwrap_or(u32::MAX),
             whole,
+            is_announced: true,
             paused_until: None,
         })
     }

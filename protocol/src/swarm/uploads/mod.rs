@@ -9,18 +9,17 @@
 //! three advantages. Chunks arrive one after the other, so peers can soon pass them on. Chunks that
 //! wait here can still be cancelled, or better ones chosen. Votes do not queue behind chunks.
 
-mod classes;
+mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::census::{Census, mix};
+use super::classes::{Class, Turns};
 use super::message::{ChunkId, CollectionNumber, SegmentId, Update, WANTS_MAX};
 use super::meter::{Limit, Meter, bytes_in, time_for};
 use crate::ids::PeerId;
-pub use classes::Class;
-use classes::Turns;
 
 /// Bytes that may be in flight however slow the link is. A link of 20 Mbit/s moves them in 0.2
 /// seconds.
@@ -35,14 +34,6 @@ const WRITING_LEAST: u64 = 3;
 /// More connections are used until their peers together could take this many times what our link
 /// moves. With fewer, the peers would be the bottleneck.
 const WRITING_TIMES: u64 = 2;
-/// Upload slots: peers served at a time.
-const SLOTS: usize = 64;
-/// Slots for the peers that gave most lately. Of the other slots, most go to peers that were sent
-/// least, such as newcomers, and a few to peers drawn by lot at each rotation (Cohen 2003).
-const SLOTS_FOR_GIVERS: usize = 48;
-const SLOTS_FOR_NEWCOMERS: usize = 12;
-/// How often upload slots are reassigned.
-const ROTATION: Duration = Duration::from_secs(10);
 /// A connection that needs this long to take in a chunk is held up by its peer, not by our link, so
 /// other peers need not wait for it.
 const SLOW: Duration = Duration::from_millis(250);
@@ -84,6 +75,10 @@ struct Served {
     class: Class,
     /// Most bytes of its chunks.
     chunk_bytes: u64,
+    /// Bytes of its chunks that were sent since it was opened.
+    bytes: u64,
+    /// When it was opened, and then when its last chunk was sent.
+    sent_at: Duration,
 }
 
 /// All chunks that peers want, and those in flight to them.
@@ -99,6 +94,8 @@ pub(crate) struct Uploads {
     sending: BTreeMap<ChunkId, u16>,
     /// What goes to peers otherwise takes from it, too.
     pub(crate) limit: Limit,
+    /// Limits the chunks of files.
+    file_limit: Limit,
     /// Rate of all confirmed chunks.
     meter: Meter,
     confirmed_at: Duration,
@@ -121,7 +118,7 @@ pub(crate) enum Misuse {
 }
 
 impl Uploads {
-    pub(crate) const fn new(salt: u64, limit: Limit) -> Self {
+    pub(crate) const fn new(salt: u64, limit: Limit, file_limit: Limit) -> Self {
         Self {
             chunk_bytes: 1,
             salt,
@@ -130,6 +127,7 @@ impl Uploads {
             peers: BTreeMap::new(),
             sending: BTreeMap::new(),
             limit,
+            file_limit,
             meter: Meter::DEFAULT,
             confirmed_at: Duration::ZERO,
             rotate_at: Duration::ZERO,
@@ -139,8 +137,20 @@ impl Uploads {
     }
 
     /// Peers may want chunks of this collection, of at most `chunk_bytes`.
-    pub(crate) fn open(&mut self, collection: CollectionNumber, class: Class, chunk_bytes: u64) {
-        self.collections.insert(collection, Served { class, chunk_bytes });
+    pub(crate) fn open(
+        &mut self,
+        collection: CollectionNumber,
+        class: Class,
+        chunk_bytes: u64,
+        now: Duration,
+    ) {
+        self.collections.insert(collection, Served { class, chunk_bytes, bytes: 0, sent_at: now });
+    }
+
+    /// Bytes of a collection's chunks that were sent since it was opened, and when the last one
+    /// was.
+    pub(crate) fn sent(&self, collection: CollectionNumber) -> Option<(u64, Duration)> {
+        self.collections.get(&collection).map(|served| (served.bytes, served.sent_at))
     }
 
     /// No peer gets chunks of this collection any more.
@@ -291,9 +301,10 @@ impl Uploads {
         if !self.may_write() || self.limit.opens_at(now).is_some() {
             return None;
         }
+        let may_send_files = self.file_limit.opens_at(now).is_none();
         // Chunks in flight to slow peers do not count against the room of the other peers.
         let has_room = [false, true].map(|slow| self.under_way(slow, now) < self.room());
-        let mut best: Option<(Rank, PeerId, &Served)> = None;
+        let mut best: Option<(Rank, PeerId)> = None;
         let may_get = |peer: &Peer| {
             peer.may_get(now)
                 && peer.has_room(self.chunk_bytes)
@@ -304,7 +315,8 @@ impl Uploads {
             u64::from(census.partial_holders(*chunk)).saturating_add(u64::from(sending))
         };
         for (id, peer) in self.peers.iter().filter(|(_, peer)| may_get(peer)) {
-            for (collection, served) in &self.collections {
+            let may_send = |served: &Served| may_send_files || served.class != Class::File;
+            for (collection, served) in self.collections.iter().filter(|(_, one)| may_send(one)) {
                 let wants = peer.wants.range(collection.chunks());
                 let held = wants.filter(|chunk| has(**chunk));
                 let Some((copies, chunk)) = held.map(|chunk| (copies(chunk), *chunk)).min() else {
@@ -315,13 +327,20 @@ impl Uploads {
                 let chance = mix(self.salt ^ mix(id.0));
                 let turn = self.turns.next(served.class);
                 let rank = (turn, copies > 0, peer.turn, copies, chunk, chance);
-                if best.is_none_or(|(known, ..)| rank < known) {
-                    best = Some((rank, *id, served));
+                if best.is_none_or(|(known, _)| rank < known) {
+                    best = Some((rank, *id));
                 }
             }
         }
-        let ((.., chunk, _), to, &Served { class, chunk_bytes }) = best?;
-        self.turns.take(class);
+        let ((.., chunk, _), to) = best?;
+        let served = self.collections.get_mut(&chunk.segment.collection)?;
+        let chunk_bytes = served.chunk_bytes;
+        served.bytes = served.bytes.saturating_add(chunk_bytes);
+        served.sent_at = now;
+        self.turns.take(served.class);
+        if served.class == Class::File {
+            self.file_limit.take(chunk_bytes);
+        }
         let peer = self.peers.get_mut(&to)?;
         peer.wants.remove(&chunk);
         peer.sent = peer.sent.saturating_add(1);
@@ -337,44 +356,6 @@ impl Uploads {
         Some((to, chunk))
     }
 
-    /// Reassigns the slots when it is time. Returns peers that want chunks and got no slot, with
-    /// the time to wait.
-    pub(crate) fn rotate(&mut self, now: Duration) -> Vec<(PeerId, Duration)> {
-        let unsettled =
-            self.peers.values().filter(|peer| peer.is_waiting(now) && !peer.has_slot).count();
-        let taken = self.peers.values().filter(|peer| peer.has_slot).count();
-        if self.rotate_at > now {
-            // Free slots go to any peer that waits for one.
-            let free = SLOTS.saturating_sub(taken);
-            if free > 0 && unsettled > 0 {
-                let newcomers =
-                    self.peers.values_mut().filter(|peer| peer.is_waiting(now) && !peer.has_slot);
-                newcomers.take(free).for_each(|peer| peer.has_slot = true);
-            }
-            return Vec::new();
-        }
-        self.rotate_at = now.saturating_add(ROTATION);
-        self.rotations = self.rotations.saturating_add(1);
-        let mut waiting: Vec<PeerId> =
-            self.peers.iter().filter(|(_, peer)| peer.is_waiting(now)).map(|(id, _)| *id).collect();
-        let of = |id: &PeerId| {
-            self.peers.get(id).map_or((0, 0), |peer| (peer.given_lately, peer.served_bytes))
-        };
-        waiting.sort_by_key(|id| (std::cmp::Reverse(of(id).0), of(id).1));
-        let mut chosen: Vec<PeerId> =
-            waiting.drain(..SLOTS_FOR_GIVERS.min(waiting.len())).collect();
-        waiting.sort_by_key(|id| of(id).1);
-        chosen.extend(waiting.drain(..SLOTS_FOR_NEWCOMERS.min(waiting.len())));
-        let turn = self.rotations;
-        waiting.sort_by_key(|id| mix(id.0 ^ mix(turn)));
-        chosen.extend(waiting.drain(..SLOTS.saturating_sub(chosen.len()).min(waiting.len())));
-        for (id, peer) in &mut self.peers {
-            peer.given_lately /= 2;
-            peer.has_slot = chosen.contains(id);
-        }
-        waiting.into_iter().map(|id| (id, ROTATION)).collect()
-    }
-
     /// When another chunk may go, or slots are reassigned.
     pub(crate) fn deadline(&mut self, now: Duration) -> Option<Duration> {
         if !self.peers.values().any(|peer| peer.is_waiting(now)) {
@@ -385,7 +366,7 @@ impl Uploads {
         let waiting =
             waiting.flat_map(|since| [since.saturating_add(patience), since.saturating_add(STUCK)]);
         let opens_at = self.limit.opens_at(now);
-        [Some(self.rotate_at), opens_at]
+        [Some(self.rotate_at), opens_at, self.file_limit.opens_at(now)]
             .into_iter()
             .flatten()
             .chain(waiting)

@@ -3,6 +3,7 @@
 use ledger::units::SegmentIndex;
 
 use super::super::message::Holdings;
+use super::slots::{ROTATION, SLOTS, SLOTS_FOR_GIVERS};
 use super::*;
 
 const CHUNK: u64 = 64 << 10;
@@ -27,9 +28,9 @@ fn id(chunk: u32) -> ChunkId {
 impl Serve {
     fn new(peers: u64) -> Self {
         let now = Duration::from_secs(100);
-        let mut serve =
-            Self { uploads: Uploads::new(5, Limit::new(None)), census: Census::default(), now };
-        serve.uploads.open(COLLECTION, Class::History, CHUNK);
+        let uploads = Uploads::new(5, Limit::new(None), Limit::new(None));
+        let mut serve = Self { uploads, census: Census::default(), now };
+        serve.uploads.open(COLLECTION, Class::History, CHUNK, Duration::ZERO);
         serve.uploads.set_chunk_bytes(CHUNK);
         for peer in (1..=peers).map(PeerId) {
             let none = Holdings::default();
@@ -283,7 +284,7 @@ fn classes_share_by_weight_and_get_what_others_do_not_use() {
     let number = |at: usize| CollectionNumber(10 + at as u16);
     let mut serve = Serve::new(1);
     for (at, class) in classes.into_iter().enumerate() {
-        serve.uploads.open(number(at), class, CHUNK);
+        serve.uploads.open(number(at), class, CHUNK, Duration::ZERO);
     }
     // Each row: the classes of which a peer wants chunks, the number of chunks that are sent in
     // all, and how many of them belong to each class.

@@ -388,6 +388,9 @@ impl Shell {
                     self.stored.retain(|id| id.segment.index != index);
                 }
                 Effect::SendBlockProof(..) => {}
+                Effect::SendFileHead { .. }
+                | Effect::BeginFileSegment(..)
+                | Effect::FileDone(_) => panic!("no file is here or wanted"),
                 Effect::BeginSnapshot(offer) => self.files.begin(offer),
                 Effect::DropSnapshot(id) => self.files.remove(id),
                 Effect::LoadSnapshot { id, descriptors } => {

@@ -13,6 +13,8 @@ pub(super) enum Content {
     Chunk(ChunkId, Hash, u64),
     /// A chunk of a snapshot.
     Part(ChunkId, Vec<u8>),
+    /// A chunk of a file.
+    OfFile(ChunkId, Hash, u64),
 }
 
 /// An event that may come next.

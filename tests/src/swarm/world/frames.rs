@@ -12,7 +12,7 @@ use crate::swarm::plan::Conduct;
 const FRAME_OVERHEAD: u64 = 100;
 
 /// Of this many chunks, one is damaged on the disk of a node that rots.
-const ROTTEN_ONE_IN: u32 = 40;
+pub(super) const ROTTEN_ONE_IN: u32 = 40;
 
 impl World {
     pub(super) fn say(&mut self, place: usize, peer: PeerId, message: &SyncMessage) {
@@ -35,15 +35,22 @@ impl World {
             Some(CollectionKind::Snapshot(snapshot)) => {
                 return self.send_part(place, peer, id, name, snapshot);
             }
+            Some(CollectionKind::File(file)) => {
+                return self.send_of_file(place, peer, id, name, file);
+            }
             None => return self.give(place, Input::Unsent(peer, id)),
         }
         let Some((hash, bytes)) = self.made.chunk(id) else {
             return self.give(place, Input::Unsent(peer, id));
         };
         let hash = match self.nodes[place].member.conduct {
-            Conduct::Honest | Conduct::Forges(_) | Conduct::Withholds(_) | Conduct::Misplaces => {
-                hash
-            }
+            Conduct::Honest
+            | Conduct::Forges(_)
+            | Conduct::Withholds(_)
+            | Conduct::Misplaces
+            | Conduct::FalseHeads
+            | Conduct::Boasts
+            | Conduct::Changes(_) => hash,
             Conduct::Stalls => return,
             Conduct::Poisons => Hash::ZERO,
             Conduct::Rots if id.chunk % ROTTEN_ONE_IN == 1 => {
@@ -96,13 +103,13 @@ impl World {
         self.push(place, peer, cost, Content::Part(name, bytes));
     }
 
-    fn push(&mut self, place: usize, peer: PeerId, bytes: u64, content: Content) {
+    pub(super) fn push(&mut self, place: usize, peer: PeerId, bytes: u64, content: Content) {
         let to = peer.0 as usize;
         if let Some(link) = self.nodes[place].links[to] {
             let uplink = &mut self.nodes[place].uplink;
             match content {
                 Content::Message(_) => uplink.push(to, bytes, (link, content)),
-                Content::Chunk(..) | Content::Part(..) => {
+                Content::Chunk(..) | Content::Part(..) | Content::OfFile(..) => {
                     let written = uplink.push_chunk(to, bytes, (link, content));
                     self.on_written(place, to, link, written);
                 }

@@ -1,16 +1,18 @@
 //! The world: all nodes, all links, and all events in their order.
 
 mod event;
+mod files;
 mod frames;
 mod perform;
+mod results;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::DefaultHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::hash::SnapshotId;
+use ledger::hash::{FileId, SnapshotId};
 use ledger::history::SegmentHead;
 use ledger::units::SegmentIndex;
 use protocol::message::CertifiedHeader;
@@ -25,7 +27,8 @@ use rand_chacha::ChaCha8Rng;
 
 use self::event::{Content, Event, Happening};
 use super::chain::Made;
-use super::link::{Downlink, Nanos, Uplink, nanos_for};
+use super::files::{MadeFile, Part};
+use super::link::{Downlink, Nanos, Uplink};
 use super::outcome::Outcome;
 use super::plan::{Conduct, Member, Plan};
 
@@ -60,6 +63,12 @@ struct Node {
     /// Number of segments applied.
     applied: usize,
     files: BTreeMap<SnapshotId, File>,
+    /// What it has of each shared file.
+    parts: BTreeMap<FileId, Part>,
+    /// When each missing chunk of a file was stored.
+    file_stored_at: Vec<Nanos>,
+    file_received_bytes: u64,
+    file_chunks_sent: u64,
     /// Segments begun and not yet applied, each with one flag for each chunk: whether it is here.
     staged: Vec<(SegmentHead, Vec<bool>)>,
     manifest: Option<Vec<u8>>,
@@ -80,6 +89,7 @@ pub struct World {
     pub told: bool,
     plan: Plan,
     made: Made,
+    files: Vec<MadeFile>,
     target: CertifiedHeader,
     now: Nanos,
     sequence: u64,
@@ -121,6 +131,10 @@ impl World {
             wakes: 0,
             first: 0,
             files: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            file_stored_at: Vec::new(),
+            file_received_bytes: 0,
+            file_chunks_sent: 0,
             applied: if member.is_seed { made.heads.len() } else { 0 },
             staged: Vec::new(),
             manifest: None,
@@ -132,8 +146,10 @@ impl World {
             chunk_bytes_sent: 0,
             member: member.clone(),
         });
+        let files = (0..).zip(&plan.files).map(|(number, length)| MadeFile::new(*length, number));
         let mut world = Self {
             told: false,
+            files: files.collect(),
             nodes: nodes.collect(),
             now: 0,
             sequence: 0,
@@ -182,9 +198,8 @@ impl World {
             let may_complete =
                 matches!(event.what, Happening::Arrives { .. } | Happening::Applied(..));
             self.happen(event.what);
-            if may_complete
-                && self.nodes.iter().all(|node| !node.is_awaited() || node.is_done(&self.made))
-            {
+            let is_done = |node: &Node| node.is_done(&self.made) && node.has_files(&self.files);
+            if may_complete && self.nodes.iter().all(|node| !node.is_awaited() || is_done(node)) {
                 return false;
             }
         }
@@ -208,7 +223,8 @@ impl World {
         match what {
             Happening::Start(place) => self.start(place),
             Happening::Kill(place, life) => {
-                let is_done = self.nodes[place].is_done(&self.made);
+                let node = &self.nodes[place];
+                let is_done = node.is_done(&self.made) && node.has_files(&self.files);
                 if self.nodes[place].life == life && !is_done {
                     self.stop(place);
                     self.start(place);
@@ -246,6 +262,11 @@ impl World {
                                 expected(self, id).is_some_and(|it| it.verify(id, &part));
                             let bytes = part.len() as u64;
                             self.nodes[to].received_bytes += bytes;
+                            Input::Chunk { from, id, is_valid, bytes }
+                        }
+                        Content::OfFile(id, hash, bytes) => {
+                            self.nodes[to].file_received_bytes += bytes;
+                            let is_valid = expected(self, id) == Some(Expected::Hash(hash));
                             Input::Chunk { from, id, is_valid, bytes }
                         }
                         Content::Chunk(id, hash, bytes) => {
@@ -305,6 +326,7 @@ impl World {
         for offer in offers.collect::<Vec<_>>() {
             self.give(place, Input::SnapshotKept(offer));
         }
+        self.begin_files(place);
         if self.nodes[place].member.is_seed {
             self.give(place, Input::Tip(self.target.header.height, Vec::new()));
         }
@@ -391,66 +413,6 @@ impl World {
             let life = node.life;
             self.plan_at(at, Happening::Wake(place, life));
         }
-    }
-
-    /// The result so far.
-    #[must_use]
-    pub fn outcome(&self) -> Outcome {
-        let awaited: Vec<&Node> = self.nodes.iter().filter(|node| node.is_awaited()).collect();
-        let chunks = self.made.chunks() as usize;
-        let first = awaited.iter().map(|node| nanos(node.member.starts_at)).min().unwrap_or(0);
-        let last = awaited.iter().max_by_key(|node| node.stored_at.last());
-        let last_at = last.and_then(|node| node.stored_at.last().copied()).unwrap_or(0);
-        let last_percent = last.map_or(0.0, |node| {
-            let before = node.stored_at.len().saturating_sub(chunks.div_ceil(100) + 1);
-            let at = node.stored_at.get(before).copied().unwrap_or(0);
-            (last_at - at) as f64 / (last_at - nanos(node.member.starts_at)).max(1) as f64
-        });
-        let chunk_cost = |bytes: u64| bytes * CHUNK_OVERHEAD / 1_000;
-        let bytes = self.made.bytes();
-        let received: u64 = awaited.iter().map(|node| node.received_bytes).sum();
-        let useful = self
-            .nodes
-            .iter()
-            .filter(|node| !node.member.is_seed)
-            .map(|node| node.stored_at.len() as u64)
-            .sum::<u64>()
-            * self.plan.chunk_bytes;
-        let from_seeds =
-            self.nodes.iter().filter(|node| node.member.is_seed).map(|node| node.chunk_bytes_sent);
-        let chunk_bytes_sent = self.nodes.iter().map(|node| node.chunk_bytes_sent).sum::<u64>();
-        let sent: u64 = self.nodes.iter().map(|node| node.uplink.sent).sum();
-        Outcome {
-            is_complete: awaited.iter().all(|node| node.is_done(&self.made)),
-            time: Duration::from_nanos(last_at.saturating_sub(first)),
-            bound: self.plan.bound_seconds(bytes),
-            bound_on_wire: self.plan.bound_seconds(chunk_cost(bytes)),
-            seed_copies: from_seeds.sum::<u64>() as f64 / bytes as f64,
-            duplicates: received.saturating_sub(useful) as f64 / received.max(1) as f64,
-            waste: (chunk_bytes_sent as f64 / useful.max(1) as f64 - 1.0).max(0.0),
-            control: self.control_bytes as f64 / sent.max(1) as f64,
-            last_percent,
-            stored_twice: awaited.iter().map(|node| node.stored_twice).sum::<u64>() as f64
-                / (chunks * awaited.len()) as f64,
-            loaded: self.loaded.clone(),
-            bans: self.bans.clone(),
-            digest: self.digest.finish(),
-        }
-    }
-
-    /// For people: each node's busy share of its uplink, its stored chunks, and the copies that it
-    /// sent.
-    #[must_use]
-    pub fn shares(&self) -> Vec<(f64, u64, f64)> {
-        let share = |node: &Node| {
-            let busy = nanos_for(node.uplink.sent, node.member.up) as f64 / self.now.max(1) as f64;
-            (
-                busy,
-                node.stored_at.len() as u64,
-                node.chunk_bytes_sent as f64 / self.made.bytes() as f64,
-            )
-        };
-        self.nodes.iter().map(share).collect()
     }
 
     fn plan_at(&mut self, at: Nanos, what: Happening) {

@@ -64,6 +64,16 @@ impl World {
                 let proof = self.made.block_proof(height);
                 self.say(place, peer, &SyncMessage::BlockProof(height, proof));
             }
+            Effect::SendFileHead { peer, id, segment } => {
+                self.send_file_head(place, peer, id, segment);
+            }
+            Effect::BeginFileSegment(id, head) => {
+                let part = self.nodes[place].parts.entry(id).or_default();
+                part.heads.insert(head.index(), head);
+            }
+            Effect::FileDone(id) => {
+                self.nodes[place].parts.entry(id).or_default().is_done = true;
+            }
             Effect::BeginSnapshot(offer) => {
                 self.tell(place, || format!("begins the snapshot {}", offer.id));
                 let file = File { chunks: BTreeSet::new(), is_whole: false, offer };
@@ -127,8 +137,10 @@ impl World {
 
     fn store_part(&mut self, place: usize, id: ChunkId) {
         let sync = self.machine(place).expect("only a running node stores chunks");
-        let Some(CollectionKind::Snapshot(snapshot)) = sync.kind(id.segment.collection) else {
-            panic!("{id:?} is stored after its collection was opened")
+        let snapshot = match sync.kind(id.segment.collection) {
+            Some(CollectionKind::Snapshot(snapshot)) => snapshot,
+            Some(CollectionKind::File(file)) => return self.store_of_file(place, id, file),
+            _ => panic!("{id:?} is stored after its collection was opened"),
         };
         self.digest.write_u64(self.now);
         self.digest.write_usize(place);

@@ -53,6 +53,7 @@ fn numbers_are_used_again_last() {
             chunk_bytes: CHUNK,
             chunks_max: 1,
             whole,
+            is_announced: true,
             paused_until,
         })
     };

@@ -6,9 +6,9 @@ use ledger::hash::Hash;
 use ledger::units::SegmentIndex;
 
 use super::*;
+use crate::swarm::classes::Class;
 use crate::swarm::message::Holdings;
 use crate::swarm::ranges::{SegmentRange, SegmentRanges};
-use crate::swarm::uploads::Class;
 
 const CHUNK: u64 = 1 << 10;
 /// Chunks of each segment.
@@ -45,6 +45,7 @@ fn open(engine: &mut Engine, number: CollectionNumber, which: u8, end: u64) {
         chunk_bytes: CHUNK,
         chunks_max: CHUNKS,
         whole: SegmentRanges::before(SegmentIndex(end)),
+        is_announced: true,
         paused_until: None,
     });
     assert_eq!(opened, number);

@@ -1,5 +1,7 @@
 //! The command line of the bench.
 
+mod file;
+
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use serde::Serialize;
 
 use crate::hostile::chunks::Kind;
 use crate::hostile::{Crowd, Target};
+pub(super) use file::File;
 
 /// Measures real nodes on links with known rates
 #[derive(Debug, Parser)]
@@ -44,6 +47,11 @@ pub(super) enum Task {
     ///
     /// Three other nodes keep everything. The chain stands still. Progress is on stderr.
     Budget(Budget),
+    /// Measures how fast nodes fetch a file from those that share it, by `share` and `get`, compared
+    /// with the least time that the links allow
+    ///
+    /// Progress is on stderr. Needs root and iproute2, unless --loopback is given.
+    File(File),
     /// Measures how much later transfers are final while one of the validators uploads history as
     /// fast as its link allows
     ///

@@ -1,9 +1,9 @@
-//! How collections share what this node uploads.
+//! How collections share what this node uploads, and what it asks of each peer.
 
 use std::collections::BTreeMap;
 
-/// A share of what this node uploads. A class gets chunks in proportion to its weight, as long as
-/// peers want its chunks. What it does not use, the others get.
+/// A share of what this node uploads, and of what it asks of a peer. A class gets chunks in
+/// proportion to its weight, as long as its chunks are wanted. What it does not use, the others get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// Snapshots: a newcomer waits for one before it can do anything.
@@ -31,8 +31,8 @@ impl Class {
 
 /// The classes' turns, by start-time fair queueing (Goyal, Vin, Cheng 1996).
 #[derive(Debug)]
-pub(super) struct Turns {
-    /// Virtual time: when the turn of the chunk that was sent last began.
+pub(in crate::swarm) struct Turns {
+    /// Virtual time: when the turn of the chunk that was chosen last began.
     time: u64,
     /// When the last turn of each class ends. The lower its weight, the longer its turns.
     ends: BTreeMap<Class, u64>,
@@ -42,18 +42,18 @@ impl Turns {
     /// Length of a chunk's turn at weight 1. Each weight divides it.
     const LENGTH: u64 = 8;
 
-    pub(super) const fn new() -> Self {
+    pub(in crate::swarm) const fn new() -> Self {
         Self { time: 0, ends: BTreeMap::new() }
     }
 
     /// When a class has its next turn. The class with the lowest number goes first. A class that
-    /// had nothing to send has saved up no turns.
-    pub(super) fn next(&self, class: Class) -> u64 {
+    /// had no chunk has saved up no turns.
+    pub(in crate::swarm) fn next(&self, class: Class) -> u64 {
         self.ends.get(&class).copied().unwrap_or(0).max(self.time)
     }
 
     /// A class takes its turn.
-    pub(super) fn take(&mut self, class: Class) {
+    pub(in crate::swarm) fn take(&mut self, class: Class) {
         self.time = self.next(class);
         let length = Self::LENGTH.checked_div(class.weight()).unwrap_or(Self::LENGTH);
         self.ends.insert(class, self.time.saturating_add(length));

@@ -1,0 +1,136 @@
+//! Which files have a collection on the links: those that are fetched, and those that peers ask
+//! for.
+
+use std::time::Duration;
+
+use ledger::file::CHUNK_BYTES;
+use ledger::hash::FileId;
+
+use super::{Kind, Place, chunks_max};
+use crate::swarm::classes::Class;
+use crate::swarm::engine::{Collection, Engine};
+use crate::swarm::message::{CollectionId, CollectionNumber};
+
+/// Most files that have a collection. Together with history, backfill and snapshots they are fewer
+/// than a link may have.
+pub(super) const OPEN_MAX: usize = 48;
+/// Most files that are fetched at a time; further ones wait. So places are left for those that
+/// peers ask for.
+pub(super) const FETCHES_MAX: usize = 32;
+/// A file that is only served keeps its place for so long after its last chunk was sent, if other
+/// files wait for a place. A peer that holds places must fetch for it.
+const IDLE: Duration = Duration::from_secs(30);
+/// How often files that wait for a place are looked at.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Kind {
+    /// Opens the files that are to be fetched.
+    pub(super) fn open_fetched(&mut self, engine: &mut Engine) {
+        let is_closed = |id: &FileId| {
+            let file = self.files.get(id);
+            file.is_some_and(|file| matches!(file.place, Place::Closed(_)))
+        };
+        let fetched = self.files.iter().filter(|(_, file)| file.is_fetched());
+        let (waiting, open): (Vec<FileId>, Vec<FileId>) =
+            fetched.map(|(id, _)| *id).partition(is_closed);
+        for id in open {
+            if let Some(Place::Open(number)) = self.files.get(&id).map(|file| &file.place) {
+                engine.set_announced(*number, true);
+            }
+        }
+        let count = self.files.values().filter(|file| file.is_fetched()).count();
+        let room = FETCHES_MAX.saturating_sub(count.saturating_sub(waiting.len()));
+        for id in waiting.into_iter().take(room) {
+            if self.has_room(engine) {
+                self.open(engine, id, true);
+            }
+        }
+    }
+
+    /// Opens the files that peers have asked for, as long as there are places.
+    pub(super) fn open_asked(&mut self, engine: &mut Engine) {
+        if self.places_at.is_none_or(|at| at > engine.now) {
+            return;
+        }
+        self.places_at = None;
+        let mut asked: Vec<FileId> = engine.asked().map(|id| FileId(id.0)).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        for id in asked.into_iter().filter(|id| self.files.contains_key(id)).collect::<Vec<_>>() {
+            if !self.has_room(engine) {
+                self.places_at = Some(engine.now.saturating_add(RETRY));
+                return;
+            }
+            self.open(engine, id, false);
+        }
+    }
+
+    /// A peer has opened a collection, which may be a file that is here.
+    pub(in crate::swarm) fn on_asked(&mut self, engine: &Engine, id: CollectionId) {
+        let file = self.files.get(&FileId(id.0));
+        if file.is_some_and(|file| matches!(file.place, Place::Closed(_))) {
+            self.places_at.get_or_insert(engine.now);
+        }
+    }
+
+    /// Closes the files that nobody asks for any more.
+    pub(in crate::swarm) fn close_unused(&mut self, engine: &mut Engine) {
+        let all = self.open.iter().map(|(number, id)| (*number, *id));
+        let unused = all.filter(|(number, id)| {
+            let is_fetched = self.files.get(id).is_some_and(super::File::is_fetched);
+            !is_fetched && !engine.is_used(*number)
+        });
+        for (number, _) in unused.collect::<Vec<_>>() {
+            self.close(engine, number);
+        }
+    }
+
+    fn open(&mut self, engine: &mut Engine, id: FileId, is_announced: bool) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let Place::Closed(whole) = &mut file.place else { return };
+        let number = engine.open(Collection {
+            id: CollectionId(id.0),
+            class: Class::File,
+            chunk_bytes: CHUNK_BYTES,
+            chunks_max: chunks_max(),
+            whole: std::mem::take(whole),
+            is_announced,
+            paused_until: None,
+        });
+        file.place = Place::Open(number);
+        self.open.insert(number, id);
+    }
+
+    fn close(&mut self, engine: &mut Engine, number: CollectionNumber) {
+        let Some(id) = self.open.remove(&number) else { return };
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if let Some(fetch) = &mut file.fetch {
+            fetch.suspend(engine, number);
+        }
+        let sent = engine.uploads.sent(number).map_or(0, |(bytes, _)| bytes);
+        file.served_bytes = file.served_bytes.saturating_add(sent);
+        let whole = engine.close(number).map(|collection| collection.whole).unwrap_or_default();
+        file.place = Place::Closed(whole);
+    }
+
+    /// Whether there is a place. If all are taken, the file that nobody was sent anything of for
+    /// longest loses its place, unless that is not long.
+    fn has_room(&mut self, engine: &mut Engine) -> bool {
+        if self.open.len() < OPEN_MAX {
+            return true;
+        }
+        let served = self
+            .open
+            .iter()
+            .filter(|(_, id)| self.files.get(id).is_some_and(|file| !file.is_fetched()));
+        let sent_at = |number: CollectionNumber| engine.uploads.sent(number).map(|(_, at)| at);
+        let idle = served.filter_map(|(number, _)| Some((sent_at(*number)?, *number))).min();
+        let idle = idle.filter(|(at, _)| at.saturating_add(IDLE) <= engine.now);
+        if let Some((_, number)) = idle {
+            self.close(engine, number);
+            // Its peers may still want it.
+            self.places_at = Some(engine.now.saturating_add(RETRY));
+        }
+        idle.is_some()
+    }
+}
