@@ -60,7 +60,6 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let (sharing, keep) = (opened.sharing, opened.sharing.keep);
     let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network, keep);
     let (stop, stopping) = watch::channel(false);
-
     let mut tasks = watch_node(&home, &view, ends.disk, &stopping);
     let verified = start_verifier(&mut tasks, &chain, inbox.transactions, ends.submissions);
     metrics::register(&mut registry, view.clone(), disk(&home));
@@ -71,7 +70,6 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let (peers, height) = (PeerNumbers::default(), store.tip().0);
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
-    let backfill = open_backfill(&mut tasks, &home, &view, keep, ends.executed, &stopping)?;
     let (files, to_files) = start_files(&mut tasks, opened.files, &stopping);
     let parts = swarm::Parts {
         clock,
@@ -80,7 +78,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         found,
         snapshots,
         join: opened.joins.then(|| join(opened.checkpoint)),
-        backfill,
+        backfill: open_backfill(&mut tasks, &home, &view, keep, ends.executed, &stopping)?,
         state: tip.state.clone(),
         files,
         rates: rates(&config),
