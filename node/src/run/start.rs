@@ -73,7 +73,6 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
     let (peers, height, id) = (PeerNumbers::default(), store.tip().0, chain.id());
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
-    let backfill = open_backfill(&mut tasks, &home, &view, keep, ends.executed, &stopping)?;
     let (files, to_files) = start_files(&mut tasks, opened.files, &stopping);
     let parts = swarm::Parts {
         clock,
@@ -84,7 +83,7 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
         home: home.root().to_owned(),
         join: opened.joins.map(|_| join(opened.checkpoint)),
         unchecked: opened.unchecked,
-        backfill,
+        backfill: open_backfill(&mut tasks, &home, &view, keep, ends.executed, &stopping)?,
         state: tip.state.clone(),
         files,
         rates: rates(&config),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 /// A share of what this node uploads, and of what it asks of a peer. A class gets chunks in
-/// proportion to its weight, as long as its chunks are wanted. What it does not use, the others get.
+/// proportion to its weight, as long as its chunks are wanted. What it does not use, the others
+/// get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// Snapshots: a newcomer waits for one before it can do anything.

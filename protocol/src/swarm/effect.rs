@@ -65,8 +65,8 @@ pub enum Effect {
     /// Everything that was wanted of a file is here.
     FileDone(FileId),
     /// Store the chunk of the input that had this effect, in staging, in the file of its snapshot
-    /// or in its place in a file, as [`Swarm::kind`](super::Swarm::kind) says. If the disk refuses, hand in
-    /// [`Input::Refused`](super::Input::Refused).
+    /// or in its place in a file, as [`Swarm::kind`](super::Swarm::kind) says. If the disk refuses,
+    /// hand in [`Input::Refused`](super::Input::Refused).
     Store(ChunkId),
     /// Keep these bytes, and hand them in as [`Setup::manifest`](super::Setup::manifest) at the
     /// next start.

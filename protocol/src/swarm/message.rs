@@ -40,8 +40,8 @@ pub const SNAPSHOTS_MAX: usize = 4;
 /// little-endian.
 pub const CHUNK_HEADER_BYTES: usize = 10;
 
-/// Names a collection, the same on all nodes. History has the id of its chain, a snapshot and a file
-/// have their own id.
+/// Names a collection, the same on all nodes. History has the id of its chain; a snapshot and a
+/// file have their own id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct CollectionId(pub Hash);
 

@@ -70,9 +70,9 @@ fn a_file_comes_beside_history_and_a_snapshot() {
 fn liars_about_files_are_banned_and_the_file_comes_from_honest_nodes() {
     let conducts = [
         Conduct::Boasts,
+        Conduct::FalseHeads,
         Conduct::Poisons,
         Conduct::Stalls,
-        Conduct::FalseHeads,
         Conduct::Honest,
         Conduct::Changes(3),
         Conduct::Rots,
@@ -94,7 +94,7 @@ fn liars_about_files_are_banned_and_the_file_comes_from_honest_nodes() {
         }
         assert!(outcome.files_time < Duration::from_secs(40), "{:?}", outcome.files_time);
     }
-    assert_eq!(banned, BTreeSet::from([1, 3]));
+    assert_eq!(banned, BTreeSet::from([1, 2]));
 }
 
 #[test]
@@ -108,8 +108,6 @@ fn a_file_that_changes_is_taken_back_and_comes_from_those_who_have_it() {
     assert_eq!(outcome.bans, []);
 }
 
-/// The leechers exchange what the only seed had sent before it left, and nobody waits for more than
-/// is there.
 #[test]
 fn parts_of_a_long_file_are_fetched_alone() {
     let length = 40 * 16 * MIB;
@@ -120,11 +118,11 @@ fn parts_of_a_long_file_are_fetched_alone() {
             _ => ByteRange { first: 17 * MIB, last: 33 * MIB },
         });
     });
-    let bytes = 32 * MIB;
-    let bound = plan.bound_seconds(bytes).max(plan.bound_seconds(4 * 16 * MIB / 3));
+    // Four segments come from the seed alone.
+    let bound = (4 * 16 * MIB) as f64 / mbit(40) as f64;
     let outcome = complete(plan);
     assert!(outcome.files_copies <= 1.02, "{}", outcome.files_copies);
-    assert!(outcome.files_time.as_secs_f64() <= 1.2 * bound, "{:?}", outcome.files_time);
+    assert!(outcome.files_time.as_secs_f64() <= 1.1 * bound, "{:?}", outcome.files_time);
 }
 
 #[test]

@@ -108,8 +108,9 @@ impl Shell {
         self.give(input)
     }
 
-    /// Tells the machine of the files that have changed.
-    pub(super) fn forget_changed(&mut self) -> anyhow::Result<()> {
+    /// Tells the machine of snapshots that are damaged and of files that have changed.
+    pub(super) fn withdraw(&mut self) -> anyhow::Result<()> {
+        self.remove_damaged()?;
         while let Some(id) = self.files.changed.pop() {
             self.give(Input::FileGone(id))?;
         }

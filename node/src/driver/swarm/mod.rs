@@ -242,8 +242,7 @@ impl Shell {
         let driver = self.driver.clone();
         let mut was_timer = false;
         loop {
-            self.remove_damaged()?;
-            self.forget_changed()?;
+            self.withdraw()?;
             let now = self.clock.now().elapsed;
             let wait = self.machine.deadline().map(|at| at.saturating_sub(now));
             let show = self.shown_at.saturating_add(SHOW_EVERY).saturating_sub(now);

@@ -41,18 +41,19 @@ impl Kind {
         let count = self.files.values().filter(|file| file.is_fetched()).count();
         let room = FETCHES_MAX.saturating_sub(count.saturating_sub(waiting.len()));
         for id in waiting.into_iter().take(room) {
-            if self.has_room(engine) {
-                self.open(engine, id, true);
+            if !self.has_room(engine) {
+                self.places_at = Some(engine.now.saturating_add(RETRY));
+                return;
             }
+            self.open(engine, id, true);
         }
     }
 
     /// Opens the files that peers have asked for, as long as there are places.
     pub(super) fn open_asked(&mut self, engine: &mut Engine) {
-        if self.places_at.is_none_or(|at| at > engine.now) {
+        if self.places_at.take_if(|at| *at <= engine.now).is_none() {
             return;
         }
-        self.places_at = None;
         let mut asked: Vec<FileId> = engine.asked().map(|id| FileId(id.0)).collect();
         asked.sort_unstable();
         asked.dedup();

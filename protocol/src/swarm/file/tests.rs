@@ -164,7 +164,8 @@ fn a_file_that_is_only_served_is_told_to_those_who_ask() {
     let file = made(3 * SEGMENT_BYTES, 1);
     assert_eq!(sent(&node.give(Input::FileHeld(file.held(3)))), []);
     let names = |effects: &[Effect]| {
-        let open = |message: &SyncMessage| matches!(message, SyncMessage::Open(_, id) if id.0 == file.id.0);
+        let is_it = |id: &CollectionId| id.0 == file.id.0;
+        let open = |message: &SyncMessage| matches!(message, SyncMessage::Open(_, id) if is_it(id));
         sent(effects).into_iter().filter(|(_, message)| open(message)).count()
     };
     assert_eq!(names(&node.give(Input::Opened(B))), 0, "nobody hears of it");

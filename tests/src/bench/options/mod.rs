@@ -47,8 +47,8 @@ pub(super) enum Task {
     ///
     /// Three other nodes keep everything. The chain stands still. Progress is on stderr.
     Budget(Budget),
-    /// Measures how fast nodes fetch a file from those that share it, by `share` and `get`, compared
-    /// with the least time that the links allow
+    /// Measures how fast nodes fetch a file by `share` and `get`, compared with the least time that
+    /// the links allow
     ///
     /// Progress is on stderr. Needs root and iproute2, unless --loopback is given.
     File(File),
