@@ -383,7 +383,7 @@ fn every_hash_domain_has_the_tag_it_always_had() {
     let tags: Vec<&str> = Domain::ALL.iter().map(|domain| domain.tag()).collect();
     assert_eq!(
         Hash::of(Domain::Genesis, &[tags.join(" ").as_bytes()]).to_string(),
-        "1446ba392e0063def1b38fc185a00f575344d7c9a3483564437e06bdb50162ee"
+        "725fa443659c2a688b44c1ea6c4897c019bfeddca4bec8ba576f147d21a2eb08"
     );
 }
 
