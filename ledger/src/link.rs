@@ -1,8 +1,8 @@
 //! Links to files: `cairn:ID`, or `cairn:ID#KEY` for a private file.
 //!
 //! `ID` is the content id of the file and `KEY` the key that it is sealed with, both as 64
-//! lower-case hexadecimal digits. Whoever has a link with a key can read the file, for ever. Requests for
-//! payments begin with `cairn:pay?`, so no text is both. See `docs/protocol/links.md`.
+//! lower-case hexadecimal digits. Whoever has a link with a key can read the file, for ever.
+//! Requests for payments begin with `cairn:pay?`, so no text is both. See `docs/protocol/links.md`.
 
 use std::fmt;
 use std::str::FromStr;

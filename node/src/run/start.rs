@@ -68,7 +68,6 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
     let search = (clock, ends.seeking, stopping.clone());
     let to_find = start_find(&mut tasks, &view, &network, operator, search, &mut registry)?;
     start_rpc(&mut tasks, &home, opened.listener, &view, registry, &stopping);
-
     let (snapshots, offers, kept) = start_snapshots(&mut tasks, &home, &view, clock, &stopping)?;
     let (peers, height, id) = (PeerNumbers::default(), store.tip().0, chain.id());
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
@@ -106,9 +105,8 @@ pub(super) fn start(opened: Opened, operator: &Operator) -> anyhow::Result<Runni
     };
     tasks.add_thread(SYNC, start_sync(parts, inputs)?);
     let joining = opened.joins.map(|named| {
-        let is_validator = opened.validator.is_some();
         let (network, peers, tip) = (network.clone(), peers.clone(), tip.clone());
-        Joining::new(network, peers, tip, ends.join, is_validator, named.get())
+        Joining::new(network, peers, tip, ends.join, opened.validator.is_some(), named.get())
     });
     let to_network = network.clone();
     let begin = move |tip: &TipView| live::Parts {

@@ -250,7 +250,7 @@ impl SharedFiles {
             self.check_room(&files, more)?;
         }
         let paths = self.paths(&id);
-        if !files.get(&id).is_some_and(|entry| entry.meta.source.is_none()) {
+        if files.get(&id).is_none_or(|entry| entry.meta.source.is_some()) {
             paths.remove()?;
             files.insert(id, Entry::new(meta.clone(), Content::Awaited));
         }

@@ -209,7 +209,7 @@ fn a_file_is_fetched_in_parts_and_survives_the_end_of_the_process() {
     home.files.get(id, &[(SEGMENT_BYTES, SEGMENT_BYTES)], "b").unwrap();
     let bounds = (SEGMENT_BYTES, 2 * SEGMENT_BYTES - 1);
     let fetch = ToFiles::Fetch { id, range: Some(bounds), held: None };
-    assert_eq!(home.told(), [fetch.clone()]);
+    assert_eq!(home.told(), std::slice::from_ref(&fetch));
     assert_eq!((home.state(&id), home.files.begin()), (FileState::Fetching, vec![fetch]));
     let home = home.restart();
     assert_eq!(home.files.info(&id).unwrap().bytes, None);

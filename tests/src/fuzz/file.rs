@@ -5,7 +5,7 @@ use ledger::hash::Hash;
 use ledger::units::SegmentIndex;
 
 use super::canonical;
-use super::samples::{Sample, named, trailing};
+use super::sample::{Sample, named, trailing};
 use crate::swarm::MadeFile;
 
 /// Most bytes of the file that an input describes.

@@ -5,6 +5,7 @@
 //! sent, and only to peers that asked for them. No honest peer is banned, and at the end the file
 //! comes from honest peers.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use protocol::swarm::{
     SegmentRanges, Setup, Swarm, file_chunk,
 };
 
-use super::samples::{NOISE_BYTES, Sample};
+use super::sample::{NOISE_BYTES, Sample};
 use super::stream::Stream;
 use super::swarm_machine::made;
 use crate::swarm::MadeFile;
@@ -221,8 +222,8 @@ impl Shell {
     }
 
     fn open(&mut self, peer: PeerId) {
-        if !self.links.contains_key(&peer) {
-            self.links.insert(peer, Link::default());
+        if let Entry::Vacant(place) = self.links.entry(peer) {
+            place.insert(Link::default());
             self.give(Input::Opened(peer));
         }
     }

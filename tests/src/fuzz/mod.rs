@@ -24,6 +24,7 @@ mod live_machine;
 mod swarm_machine;
 
 mod fixture;
+mod sample;
 mod samples;
 mod stream;
 

@@ -3,8 +3,8 @@
 
 use ledger::address::encode_address;
 use ledger::certificate::{Certificate, VoteKind};
-use ledger::codec::{self, Encode};
-use ledger::hash::{Domain, Hash};
+use ledger::codec;
+use ledger::hash::Hash;
 use ledger::state::StateKey;
 use ledger::transaction::{Body, Transfer};
 use ledger::units::{Amount, Height, Nonce, Round, SegmentIndex, Timestamp};
@@ -20,13 +20,8 @@ use protocol::swarm::{Bits, SegmentRange, SegmentRanges};
 
 use super::archive::whole;
 use super::fixture::{ACCOUNTS, Fixture, START, compact, fixture, plain};
+use super::sample::{Sample, named, noise, trailing};
 use crate::swarm::MadeFile;
-
-/// Length of inputs without a meaning, in bytes. The machines take them as choices.
-pub(super) const NOISE_BYTES: usize = 1_024;
-
-/// The name and bytes of an input.
-pub(super) type Sample = (String, Vec<u8>);
 
 /// The corpus of a target, sorted by file name.
 ///
@@ -55,21 +50,6 @@ pub fn samples(target: &str) -> Vec<Sample> {
     };
     samples.sort();
     samples
-}
-
-pub(super) fn named(name: &str, value: &impl Encode) -> Sample {
-    (name.to_owned(), codec::encode(value))
-}
-
-/// The bytes of a sample and one more.
-pub(super) fn trailing(sample: &Sample) -> Sample {
-    ("refused_trailing".to_owned(), [&sample.1[..], &[0]].concat())
-}
-
-/// An input without a meaning.
-fn noise(name: &str) -> Sample {
-    let block = |number: u64| Hash::of(Domain::Chunk, &[name.as_bytes(), &number.to_le_bytes()]).0;
-    (name.to_owned(), (0..).flat_map(block).take(NOISE_BYTES).collect())
 }
 
 fn transactions(fixture: &Fixture) -> Vec<Sample> {

@@ -348,12 +348,10 @@ fn who_does_not_have_a_segment_is_not_asked_for_its_head() {
     hear(&mut sync, Duration::ZERO, most, [held]);
     let manifest = SyncMessage::Manifest(height, FIRST, Some(made.descriptors(count)));
     let effects = hear(&mut sync, Duration::ZERO, few, [say(&manifest)]);
-    let asked = effects.iter().filter_map(|effect| match effect {
-        Effect::Send(to, bytes) => match SyncMessage::decode(bytes) {
-            Ok(SyncMessage::GetHead(index)) => Some((index.0, *to)),
-            _ => None,
-        },
-        _ => None,
+    let asked = effects.iter().filter_map(|effect| {
+        let Effect::Send(to, bytes) = effect else { return None };
+        let Ok(SyncMessage::GetHead(index)) = SyncMessage::decode(bytes) else { return None };
+        Some((index.0, *to))
     });
     let asked: Vec<_> = asked.collect();
     assert!(asked.len() > 2 * KEPT as usize, "{asked:?}");

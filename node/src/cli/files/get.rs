@@ -139,7 +139,7 @@ impl Get {
         let pieces = link.key.as_ref().map(|key| Pieces::of_sealed(key, stored)).transpose()?;
         let length = pieces.as_ref().map_or(stored, Pieces::plain);
         let ranges: Vec<_> = match self.range[..] {
-            [] => vec![0..length],
+            [] => std::iter::once(0..length).collect(),
             _ => self.range.iter().map(|(first, last)| *first..last.saturating_add(1)).collect(),
         };
         if let Some(range) = ranges.iter().find(|range| range.start >= length && length > 0) {
