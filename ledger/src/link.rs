@@ -1,7 +1,7 @@
 //! Links to files: `cairn:ID`, or `cairn:ID#KEY` for a private file.
 //!
-//! `ID` is the content id of the file and `KEY` the key that it is sealed with, both as 64 lower-case
-//! hexadecimal digits. Whoever has a link with a key can read the file, for ever. Requests for
+//! `ID` is the content id of the file and `KEY` the key that it is sealed with, both as 64
+//! lower-case hexadecimal digits. Whoever has a link with a key can read the file, for ever. Requests for
 //! payments begin with `cairn:pay?`, so no text is both. See `docs/protocol/links.md`.
 
 use std::fmt;
@@ -115,7 +115,7 @@ mod tests {
     }
 
     fn private() -> String {
-        format!("{}#{}", public(), "f0".repeat(32))
+        format!("{}#{}", public(), "b7".repeat(32))
     }
 
     #[test]
@@ -126,8 +126,8 @@ mod tests {
             assert!(text.len() <= LINK_BYTES_MAX);
         }
         let link: Link = private().parse().unwrap();
-        assert_eq!(link.key, Some(LinkKey([0xf0; 32])));
-        assert!(!format!("{link:?}").contains("240"), "a key is shown by nothing but its link");
+        assert_eq!(link.key, Some(LinkKey([0xb7; 32])));
+        assert!(!format!("{link:?}").contains("183"), "a key is shown by nothing but its link");
     }
 
     #[test]
@@ -145,13 +145,13 @@ mod tests {
             (format!("{public}0"), LinkError::Id),
             (format!("{public}\n"), LinkError::Id),
             (format!("{public}#"), LinkError::Key),
-            (private.replace("f0", "F0"), LinkError::Key),
+            (private.replace("b7", "B7"), LinkError::Key),
             (private[..private.len() - 2].to_owned(), LinkError::Key),
             (format!("{private}00"), LinkError::Key),
             (format!("{private}#{}", "00".repeat(32)), LinkError::Key),
         ] {
             assert_eq!(text.parse::<Link>(), Err(error), "{text:?}");
-            assert!(!error.to_string().contains("f0f0"));
+            assert!(!error.to_string().contains("b7b7"));
         }
     }
 

@@ -87,7 +87,7 @@ const KEYS: [(&str, &str); 19] = [
     ),
     (
         "files.enabled",
-        "Whether files are shared and fetched: true or false. A validator with true does not start.",
+        "Whether files are shared and fetched: true or false. No validator starts with true.",
     ),
     ("files.quota", "Most bytes of all files in the home, such as \"20GiB\"."),
     ("files.reserve", "Bytes of the disk that files leave free, such as \"2GiB\"."),

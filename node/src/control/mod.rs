@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rustix::fd::OwnedFd;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -90,6 +91,14 @@ impl Failure {
     pub(crate) fn bad_params(error: impl ToString) -> Self {
         Self::new(code::INVALID_PARAMS, format!("wrong parameters: {}", error.to_string()))
     }
+}
+
+/// Reads the parameters of a method.
+///
+/// # Errors
+/// They are not the method's.
+pub(crate) fn read<T: DeserializeOwned>(params: Value) -> Result<T, Failure> {
+    serde_json::from_value(params).map_err(Failure::bad_params)
 }
 
 /// The methods that a process serves.

@@ -10,9 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::operator::read;
 use crate::config::FilesConfig;
-use crate::control::{AnswerWithFile, Failure};
+use crate::control::{AnswerWithFile, Failure, read};
 use crate::home::Home;
 use crate::shared_files::{Cancel, FILES_MAX, FilesError, Limits, Reader, SharedFiles, ToFiles};
 

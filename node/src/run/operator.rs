@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::files;
-use crate::control::{Answer, AnswerWithFile, Failure, Methods};
+use crate::control::{Answer, AnswerWithFile, Failure, Methods, read};
 use crate::network::{FaultPlan, Network, PeerId};
 use crate::shared_files::SharedFiles;
 use crate::view::faults_info;
@@ -106,10 +105,6 @@ impl Methods for Operator {
             }
         }
     }
-}
-
-pub(super) fn read<T: DeserializeOwned>(params: Value) -> Result<T, Failure> {
-    serde_json::from_value(params).map_err(Failure::bad_params)
 }
 
 fn plan(faults: Faults) -> Result<FaultPlan, Failure> {

@@ -72,6 +72,13 @@ impl Meta {
         self.wanted = wanted.iter().map(|range| (range.first.0, range.last.0)).collect();
     }
 
+    /// Bytes are written in this boot of the system. Returns whether that is news.
+    pub(super) fn begin_writing(&mut self) -> bool {
+        let is_durable = self.boot.is_none();
+        self.boot.get_or_insert_with(boot);
+        is_durable
+    }
+
     /// Whether the bytes in the home may lack some that were written.
     pub(super) fn is_doubtful(&self) -> bool {
         self.boot.as_ref().is_some_and(|written| *written != boot() || written.is_empty())

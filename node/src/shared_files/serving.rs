@@ -256,6 +256,10 @@ impl SharedFiles {
             let Content::Own(own) = &mut entry.content else {
                 return Err(FilesError::Unknown(*id));
             };
+            // After a check, all that was here is durable. What comes now is not.
+            if entry.meta.begin_writing() {
+                entry.meta.write(&self.paths(id).meta)?;
+            }
             own.here.set(chunk, true);
             own.here.write(&own.chunks, chunk).map_err(FilesError::from)
         });

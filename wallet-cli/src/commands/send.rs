@@ -145,8 +145,8 @@ fn memo(text: &str) -> Result<Vec<u8>, WalletError> {
     }
 }
 
-/// How a memo is shown: its name and its text. A memo that is exactly a link is an anchor. `None` if
-/// it is empty.
+/// How a memo is shown: its name and its text. A memo that is exactly a link is an anchor. `None`
+/// if it is empty.
 pub(super) fn memo_line(memo: &[u8]) -> Option<(&'static str, String)> {
     match anchor(memo) {
         Some(id) => Some(("anchor", Link { id, key: None }.to_string())),
