@@ -69,23 +69,48 @@ impl Engine {
     pub(in crate::swarm) fn set_announced(&mut self, number: CollectionNumber, is_announced: bool) {
         let Some(collection) = self.collections.get_mut(&number) else { return };
         let was_announced = std::mem::replace(&mut collection.is_announced, is_announced);
-        let message = SyncMessage::Open(number, collection.id);
         if is_announced && !was_announced {
-            let others = self.links.iter().filter(|(_, link)| link.number(number).is_none());
-            let others: Vec<PeerId> = others.map(|(peer, _)| *peer).collect();
-            others.into_iter().for_each(|peer| self.send(peer, &message));
+            self.open_again(number);
         }
     }
 
-    /// Whether any peer has a collection of this node open too.
-    pub(in crate::swarm) fn is_used(&self, number: CollectionNumber) -> bool {
-        self.links.values().any(|link| link.number(number).is_some())
+    /// Whether any peer has a collection of this node open too and does not claim all of its
+    /// `segments`, so that it may want something of it.
+    pub(in crate::swarm) fn is_sought(&self, number: CollectionNumber, segments: u64) -> bool {
+        let using = self.links.iter().filter(|(_, link)| link.number(number).is_some());
+        let mut held = using.map(|(peer, _)| {
+            self.census.get(*peer).map_or(0, |holder| holder.whole_segments(number))
+        });
+        held.any(|held| held < segments)
     }
 
-    /// The collections that peers have open and this node has not, some of them several times.
+    /// Tells the peers that do not have a collection open that it is open here, again: the first
+    /// message may have been dropped.
+    pub(in crate::swarm) fn open_again(&mut self, number: CollectionNumber) {
+        let Some(collection) = self.collections.get(&number) else { return };
+        let message = SyncMessage::Open(number, collection.id);
+        let others = self.links.iter().filter(|(_, link)| link.number(number).is_none());
+        let others: Vec<PeerId> = others.map(|(peer, _)| *peer).collect();
+        others.into_iter().for_each(|peer| self.send(peer, &message));
+    }
+
+    /// The collections that peers ask for: they have them open and this node has not. Some come
+    /// several times.
     pub(in crate::swarm) fn asked(&self) -> impl Iterator<Item = CollectionId> {
         let all = self.links.values().flat_map(|link| link.theirs.values());
-        all.filter(|their| their.ours.is_none()).map(|their| their.id)
+        all.filter(|their| their.ours.is_none() && !their.is_sated).map(|their| their.id)
+    }
+
+    /// A collection is about to be closed. Peers that claim all of its `segments` do not ask for it
+    /// by having it open. Otherwise two nodes that both have all would open it for each other again
+    /// and again.
+    pub(in crate::swarm) fn note_sated(&mut self, number: CollectionNumber, segments: u64) {
+        for (peer, link) in &mut self.links {
+            let holder = self.census.get(*peer);
+            let held = holder.map_or(0, |holder| holder.whole_segments(number));
+            let theirs = link.theirs.values_mut().filter(|their| their.ours == Some(number));
+            theirs.for_each(|their| their.is_sated = held >= segments);
+        }
     }
 
     /// Closes a collection, and tells all peers. Nothing of it is asked for or sent any more.

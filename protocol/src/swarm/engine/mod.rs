@@ -64,6 +64,8 @@ struct Their {
     id: CollectionId,
     /// Our number for it, if we have it open too.
     ours: Option<CollectionNumber>,
+    /// Whether the peer had all of it when we closed it, so that it does not ask us for it.
+    is_sated: bool,
 }
 
 impl Link {

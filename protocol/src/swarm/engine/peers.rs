@@ -44,7 +44,7 @@ impl Engine {
         if link.theirs.len() >= COLLECTIONS_MAX {
             return;
         }
-        link.theirs.insert(number, Their { id, ours });
+        link.theirs.insert(number, Their { id, ours, is_sated: false });
         if let Some(ours) = ours {
             if self.collection(ours).is_some_and(|collection| !collection.is_announced) {
                 self.send(from, &SyncMessage::Open(ours, id));

@@ -21,6 +21,9 @@ use crate::swarm::segments::{OPEN_SEGMENTS_MAX, Segment};
 /// the next ones come.
 const HEADS_MAX: usize = 8;
 
+/// How often peers are told of a fetch while none of them has any of the file.
+const ANNOUNCE: Duration = Duration::from_secs(30);
+
 /// A part of a file that is fetched.
 #[derive(Debug, Default)]
 pub(super) struct Fetch {
@@ -43,6 +46,8 @@ pub(super) struct Fetch {
     pub(super) meter: Meter<16>,
     /// When it began, and then when the last chunk arrived.
     pub(super) last_chunk_at: Option<Duration>,
+    /// When peers were told of it last, while none of them has any of the file.
+    announced_at: Option<Duration>,
     /// Whether peers may be asked for heads that nobody could be asked for before.
     pub(super) is_due: bool,
     /// Whether everything that is wanted is here.
@@ -174,6 +179,7 @@ impl Fetch {
             return;
         }
         self.begin_found(engine, number);
+        self.announce(engine, number);
         self.heads.keep_only(|index| descriptor.is_none() || self.missing.contains(index));
         if self.is_due || self.heads.late(engine.now).is_some() {
             self.is_due = false;
@@ -181,6 +187,25 @@ impl Fetch {
         }
         self.is_done =
             self.unresolved.is_empty() && self.missing.is_empty() && self.begun.is_empty();
+    }
+
+    pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
+        let announced = self.announced_at.filter(|_| !self.is_done);
+        let again = announced.map(|at| at.saturating_add(ANNOUNCE)).filter(|at| *at > now);
+        again.into_iter().chain(self.heads.deadline(now)).min()
+    }
+
+    /// Tells peers of the fetch again, in case that the first message was dropped.
+    fn announce(&mut self, engine: &mut Engine, number: CollectionNumber) {
+        let announced_at = *self.announced_at.get_or_insert(engine.now);
+        if announced_at.saturating_add(ANNOUNCE) > engine.now {
+            return;
+        }
+        self.announced_at = Some(engine.now);
+        let is_known = engine.census.peers().any(|(_, holder)| holder.knows(number));
+        if !is_known {
+            engine.open_again(number);
+        }
     }
 
     fn place(&mut self, engine: &mut Engine, number: CollectionNumber) {

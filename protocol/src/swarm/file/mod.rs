@@ -159,10 +159,12 @@ impl Kind {
     }
 
     /// A peer says that it has more or less of a collection than before.
-    pub(super) fn on_news(&mut self, engine: &Engine, from: PeerId, theirs: CollectionNumber) {
-        let ours = engine.ours(from, theirs);
-        if let Some(fetch) = ours.and_then(|number| self.fetch_mut(number)) {
-            fetch.is_due = true;
+    pub(super) fn on_news(&mut self, engine: &mut Engine, from: PeerId, theirs: CollectionNumber) {
+        let Some(number) = engine.ours(from, theirs) else { return };
+        let Some(file) = self.file_mut(number) else { return };
+        match &mut file.fetch {
+            Some(fetch) if !fetch.is_done => fetch.is_due = true,
+            _ => self.close_unused(engine),
         }
     }
 
@@ -189,6 +191,7 @@ impl Kind {
                 engine.set_announced(number, false);
                 engine.push(Effect::FileDone(id));
                 self.places_at = Some(engine.now);
+                self.close_unused(engine);
             }
         }
     }
@@ -196,7 +199,7 @@ impl Kind {
     pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
         let fetched = self.files.values().filter(|file| matches!(file.place, Place::Open(_)));
         let fetches = fetched.filter_map(|file| file.fetch.as_ref());
-        let heads = fetches.filter_map(|fetch| fetch.heads.deadline(now)).min();
+        let heads = fetches.filter_map(|fetch| fetch.deadline(now)).min();
         heads.into_iter().chain(self.places_at).min()
     }
 

@@ -74,14 +74,15 @@ impl Kind {
         }
     }
 
-    /// Closes the files that nobody asks for any more.
+    /// Closes the files that no peer may want anything of any more. Two nodes that both have all of
+    /// a file need no collection for it.
     pub(in crate::swarm) fn close_unused(&mut self, engine: &mut Engine) {
-        let all = self.open.iter().map(|(number, id)| (*number, *id));
-        let unused = all.filter(|(number, id)| {
-            let is_fetched = self.files.get(id).is_some_and(super::File::is_fetched);
-            !is_fetched && !engine.is_used(*number)
+        let unused = self.open.iter().filter(|(number, id)| {
+            let Some(file) = self.files.get(id) else { return false };
+            let segments = file.descriptor.map_or(0, |descriptor| descriptor.segments());
+            !file.is_fetched() && !engine.is_sought(**number, segments)
         });
-        for (number, _) in unused.collect::<Vec<_>>() {
+        for number in unused.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.close(engine, number);
         }
     }
@@ -110,6 +111,9 @@ impl Kind {
         }
         let sent = engine.uploads.sent(number).map_or(0, |(bytes, _)| bytes);
         file.served_bytes = file.served_bytes.saturating_add(sent);
+        if let Some(descriptor) = file.descriptor {
+            engine.note_sated(number, descriptor.segments());
+        }
         let whole = engine.close(number).map(|collection| collection.whole).unwrap_or_default();
         file.place = Place::Closed(whole);
     }
