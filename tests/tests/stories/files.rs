@@ -53,11 +53,19 @@ fn a_file_goes_from_node_to_node_and_from_those_who_have_it() {
     assert_eq!(got["bytes"].as_u64(), Some(20 << 20));
     assert!(fs::read(&copy).unwrap() == content);
 
+    // A node that has nothing of it finds both, by the index and by a flood query.
+    let id = link.trim_start_matches("cairn:");
+    for way in [&["find", "--file", id][..], &["find", "--file", id, "--flood"]] {
+        until("both holders are found", || {
+            let found = json(&homes[2], way);
+            (found["holders"].as_array().unwrap().len() == 2).then_some(())
+        });
+    }
+
     // The second node goes on serving when the first one does not any more.
     assert_eq!(node(&homes[0], &["unshare", &link]).code, Some(0));
     let got = json(&homes[2], &["get", &link]);
     assert_eq!(got["bytes"].as_u64(), Some(20 << 20));
-    let id = link.trim_start_matches("cairn:");
     let kept = fs::read(homes[2].join("files").join(id)).unwrap();
     assert!(kept == content);
 

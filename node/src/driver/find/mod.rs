@@ -10,6 +10,7 @@ use std::panic;
 use std::time::Duration;
 
 use ledger::codec;
+use ledger::hash::Hash;
 use ledger::store::ERA_SEGMENTS;
 use ledger::units::Height;
 use prometheus_client::metrics::counter::Counter;
@@ -22,6 +23,7 @@ use protocol::find::{EraGroup, Flood, FloodEffect, FloodInput, HOLDERS_MAX, Obje
 use protocol::holder::Holder;
 use protocol::message::{Request, Response, answer_bytes_max};
 use protocol::search::{FloodMessage, QueryId, Wanted};
+use protocol::swarm::FileReport;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -37,10 +39,10 @@ pub(crate) const TO_FIND: usize = 256;
 
 /// Most look-ups at a time.
 const LOOK_UPS_MAX: usize = 8;
-/// How often the index hears which eras are here, if that has changed.
+/// How often the index hears which eras and files are here, if that has changed.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
 
-/// How often holders of a missing era are looked for. An address is dialed once a minute at most.
+/// How often holders of the same thing are looked for. An address is dialed once a minute at most.
 const SEEK_EVERY: Duration = Duration::from_secs(60);
 
 /// A message to this task.
@@ -103,17 +105,24 @@ struct Driver {
     peers: BTreeMap<PeerId, network::PeerId>,
     last_number: u64,
     look_ups: JoinSet<()>,
-    /// The groups of eras that the index knows from this node.
+    /// The groups of eras and the files that the index knows from this node.
     announced: BTreeSet<Object>,
-    /// When holders of a missing era were last looked for.
-    sought: Option<Duration>,
+    /// For what holders were looked for last, and when.
+    sought: Option<(Wanted, Duration)>,
 }
 
-/// The first address of a holder, with its peer id.
-fn dialable(holder: &Holder) -> Option<Multiaddr> {
+/// The peer id and the addresses of a holder.
+fn dialable(holder: &Holder) -> Option<(network::PeerId, Vec<Multiaddr>)> {
     let peer = network::PeerId::from_bytes(holder.id()).ok()?;
-    let address = Multiaddr::try_from(holder.addresses().first()?.to_vec()).ok()?;
-    address.with_p2p(peer).ok()
+    let addresses = holder.addresses().iter();
+    Some((peer, addresses.filter_map(|one| Multiaddr::try_from(one.to_vec()).ok()).collect()))
+}
+
+fn name(wanted: Wanted) -> String {
+    match wanted {
+        Wanted::Era(era) => format!("era {}", era.0),
+        Wanted::File(id) => format!("file {id}"),
+    }
 }
 
 /// Runs until the node must stop.
@@ -255,24 +264,35 @@ impl Driver {
         });
     }
 
-    /// Looks for holders of the first missing era that no connected peer has, and dials them.
-    fn seek(&mut self) {
-        let archive = self.parts.view.archive.borrow().clone();
+    /// What this node fetches and no connected peer has: a file, or the first missing era.
+    fn lacking(&self) -> Option<Wanted> {
+        let sync = self.parts.view.sync.borrow();
+        let mut files = sync.report.files.iter();
+        if let Some(file) = files.find(|file| !file.is_done && file.holders == 0) {
+            return Some(Wanted::File(file.id.0));
+        }
+        let archive = self.parts.view.archive.borrow();
         let is_claimed = |era: &Era| archive.claims.iter().any(|one| one.eras.contains(*era));
         let mut missing = archive.missing.below(Era(self.eras()));
-        let Some(era) = missing.find(|era| !is_claimed(era)) else {
+        missing.find(|era| !is_claimed(era)).map(Wanted::Era)
+    }
+
+    /// Looks for holders of what no connected peer has, and dials them.
+    fn seek(&mut self) {
+        let Some(wanted) = self.lacking() else {
             self.parts.seeking.send_if_modified(|seeking| seeking.take().is_some());
             return;
         };
         let now = self.now();
-        if self.sought.is_some_and(|at| now.saturating_sub(at) < SEEK_EVERY) {
+        let is_recent = |at: Duration| now.saturating_sub(at) < SEEK_EVERY;
+        if self.sought.is_some_and(|(sought, at)| sought == wanted && is_recent(at)) {
             return;
         }
-        self.sought = Some(now);
-        let text = format!("no connected peer has era {}: looking for one", era.0);
+        self.sought = Some((wanted, now));
+        let text = format!("no connected peer has {}: looking for one", name(wanted));
         tracing::info!("{text}");
         self.parts.seeking.send_replace(Some(text));
-        let answers = self.parts.network.find_providers(self.key(self.object(Wanted::Era(era))));
+        let answers = self.parts.network.find_providers(self.key(self.object(wanted)));
         let (network, seeking) = (self.parts.network.clone(), self.parts.seeking.clone());
         let look_up = search::look_up(Found::default(), answers);
         self.look_ups.spawn(async move {
@@ -280,10 +300,11 @@ impl Driver {
             let connected = network.peers().borrow().clone();
             let is_new =
                 |holder: &&Holder| connected.iter().all(|info| info.id.to_bytes() != **holder.id());
-            let new: Vec<Multiaddr> = found.iter().filter(is_new).filter_map(dialable).collect();
+            let new: Vec<_> = found.iter().filter(is_new).filter_map(dialable).collect();
             let dialed = new.len();
-            new.into_iter().for_each(|address| network.dial(address));
-            let text = format!("era {}: {} holders found, {dialed} dialed", era.0, found.len());
+            new.into_iter().for_each(|(peer, addresses)| network.dial_holder(peer, addresses));
+            let (count, name) = (found.len(), name(wanted));
+            let text = format!("{name}: {count} holders found, {dialed} dialed");
             tracing::info!("{text}");
             seeking.send_replace(Some(text));
         });
@@ -305,12 +326,13 @@ impl Driver {
         self.parts.view.tip.borrow().state.history().segments() / ERA_SEGMENTS
     }
 
-    /// Tells the index which groups of eras are here.
+    /// Tells the index which groups of eras and which files are here.
     fn announce(&mut self) {
         let (own, eras) = (self.parts.view.archive.borrow().own.clone(), self.eras());
         let kept = own.below(Era(eras));
-        let here: BTreeSet<Object> =
+        let mut here: BTreeSet<Object> =
             kept.map(|era| Object::Eras(EraGroup::of(era, eras))).collect();
+        here.extend(self.files().into_iter().map(Object::File));
         for object in self.announced.difference(&here) {
             self.parts.network.withdraw(self.key(*object));
         }
@@ -364,11 +386,18 @@ impl Driver {
         sent
     }
 
+    /// The files of which a part is here and served.
+    fn files(&self) -> Vec<Hash> {
+        let sync = self.parts.view.sync.borrow();
+        let here = |file: &&FileReport| file.here_bytes > 0 || file.length == Some(0);
+        sync.report.files.iter().filter(here).map(|file| file.id.0).collect()
+    }
+
     /// This node as a holder, if it has this.
     fn this_node(&self, wanted: Wanted) -> Option<Holder> {
         let has = match wanted {
             Wanted::Era(era) => self.parts.view.archive.borrow().own.contains(era),
-            Wanted::File(_) => false,
+            Wanted::File(id) => self.files().contains(&id),
         };
         let addresses = self.parts.network.addresses().borrow().clone();
         let addresses = addresses.iter().map(|address| address.to_vec().into_boxed_slice());
