@@ -19,7 +19,9 @@ impl Shell {
             Some(CollectionKind::Snapshot(_)) => return Ok(self.loading.store(id, bytes)),
             Some(CollectionKind::File(file)) => return Ok(self.files.store(file, id, bytes)),
             Some(CollectionKind::Backfill) => return Ok(self.backfill.store(id, bytes)),
-            Some(CollectionKind::History) | None => {}
+            Some(CollectionKind::History) => {}
+            // The collection was closed meanwhile.
+            None => return Ok(None),
         }
         let (index, chunk) = (id.segment.index, u64::from(id.chunk));
         self.suppliers.on_chunk(index, sender);

@@ -65,6 +65,9 @@ pub(super) struct Kind {
     open: BTreeMap<CollectionNumber, FileId>,
     /// When files that have no place are looked at again.
     places_at: Option<Duration>,
+    /// Whether a file has become whole, so that nobody may need its collection any more. It is
+    /// closed with the next input: the driver has yet to store the last chunk.
+    has_news: bool,
 }
 
 impl Kind {
@@ -179,6 +182,9 @@ impl Kind {
 
     /// Fetches what is wanted, and gives collections to the files that need one.
     pub(super) fn settle(&mut self, engine: &mut Engine) {
+        if std::mem::take(&mut self.has_news) {
+            self.close_unused(engine);
+        }
         self.open_fetched(engine);
         self.open_asked(engine);
         let open: Vec<(CollectionNumber, FileId)> =
@@ -191,7 +197,7 @@ impl Kind {
                 engine.set_announced(number, false);
                 engine.push(Effect::FileDone(id));
                 self.places_at = Some(engine.now);
-                self.close_unused(engine);
+                self.has_news = true;
             }
         }
     }
