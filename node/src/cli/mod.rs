@@ -314,6 +314,8 @@ mod tests {
             ("join cairn-net:00@/ip4/127.0.0.1/tcp/7700", false),
             (&join, true),
             (&format!("{join} --home /h --yes --exit-with-parent"), true),
+            (&format!("{join} --checkpoint 7:{}", "0".repeat(64)), true),
+            (&format!("{join} --checkpoint 7"), false),
             (&format!("{join} --p2p-listen 127.0.0.1:1 --rpc-listen 127.0.0.1:2"), true),
             ("address --home /h --json", true),
             ("testnet --nodes 4 --full-nodes 0 --dir /d --base-port 7700 --plain", true),

@@ -21,6 +21,8 @@ pub(crate) mod snapshots;
 pub(crate) mod swarm;
 
 mod blame;
+#[cfg(test)]
+mod made;
 pub(crate) mod peer_numbers;
 mod priority;
 

@@ -19,6 +19,7 @@ use self::place::{Place, Ports};
 use super::HomeArg;
 use super::config::Overrides;
 use super::run::{foreground, runtime};
+use crate::checkpoint::Checkpoint;
 use crate::config::{Config, P2P_PORT, P2pAddress, RPC_PORT};
 use crate::home::{Contents, Home, HomeError};
 use crate::invitation::Invitation;
@@ -50,6 +51,9 @@ pub(super) struct Join {
     /// Stop at the end of stdin, which comes when the parent process has ended
     #[arg(long, env = "CAIRN_NODE_EXIT_WITH_PARENT", value_parser = BoolishValueParser::new())]
     exit_with_parent: bool,
+    /// A block that the chain must contain, from a source that you trust
+    #[arg(long, env = "CAIRN_NODE_CHECKPOINT", value_name = "HEIGHT:HASH")]
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Join {
@@ -63,7 +67,7 @@ impl Join {
             }
             Err(error) => return Err(error.into()),
         };
-        let Self { link, overrides, exit_with_parent, .. } = self;
+        let Self { link, overrides, exit_with_parent, checkpoint, .. } = self;
         let chain = home.genesis()?.chain_id();
         ensure!(
             chain == link.chain,
@@ -81,8 +85,8 @@ impl Join {
             logging::start(&config.log.level)?;
             say(&format!("{} is a home of this chain already", root.display()));
         }
-        let options =
-            Options { parent: exit_with_parent.then(stdin_end).transpose()?, ..Options::default() };
+        let parent = exit_with_parent.then(stdin_end).transpose()?;
+        let options = Options { parent, checkpoint, ..Options::default() };
         foreground(runtime, home, config, options)
     }
 

@@ -67,48 +67,22 @@ pub(crate) fn drop_parts(store: &Store, tip: &TipView) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs;
-    use std::sync::Arc;
-
-    use ledger::chain::Chain;
-    use ledger::genesis::{Genesis, Limits};
-    use ledger::signature::SigningKey;
-    use ledger::units::Timestamp;
 
     use super::*;
-    use crate::chain_maker::ChainMaker;
+    use crate::driver::made::Made;
 
     /// A part of an era is dropped at the start of a node, and a file of it cannot be removed.
     #[test]
     fn a_part_of_an_era_is_dropped_although_a_file_stays() {
-        let key = SigningKey::from_seed(&[1; 32]);
-        let text = include_bytes!("../../../../genesis.json");
-        let mut genesis = Genesis::from_json(text).unwrap();
-        genesis.limits = Limits { segment_blocks: 2, ..Limits::default() };
-        genesis.start_time = Timestamp(0);
-        genesis.validators.truncate(1);
-        genesis.validators[0].key = key.public();
-        let chain = Chain::new(genesis.clone());
-        let mut maker = ChainMaker::new(Arc::clone(&chain), vec![key]);
-        let blocks: Vec<_> = (0..35).map(|_| maker.block(Timestamp(0), Vec::new())).collect();
-
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("db");
-        Store::create(&path, &genesis).unwrap();
-        let store = Store::open(&path, &chain).unwrap().store;
-        let sealed = blocks[..6].iter().filter_map(|one| Some(one.sealed.as_ref()?.descriptor));
-        let (sealed, last) = (Vec::from_iter(sealed), &blocks[5]);
-        let (header, state) = (last.block.header(), last.block.state().clone());
-        store.adopt(header, last.certificate.clone(), &sealed, state).unwrap();
-        store.commit(&blocks[6..]).unwrap();
+        let made = Made::new(35, 6);
+        let store = &made.store;
         assert_eq!(store.kept(), [3..=16]);
-        let certificate = blocks[34].certificate.clone();
-        let tip = TipView { state: maker.state().clone(), certificate, header: None };
 
         // A folder cannot be removed as a file.
-        let stays = path.join("history/0/9.blocks");
+        let stays = made.folder.path().join("db/history/0/9.blocks");
         fs::remove_file(&stays).unwrap();
         fs::create_dir(&stays).unwrap();
-        drop_parts(&store, &tip);
+        drop_parts(store, &made.tip);
         assert_eq!(store.kept(), [16..=16]);
         assert!(stays.exists());
     }

@@ -1,14 +1,10 @@
 //! The driver with a store of three whole eras, and a network of its own.
 #![allow(clippy::unwrap_used)]
 
-use ledger::genesis::{Genesis, Limits};
-use ledger::signature::SigningKey;
-use ledger::units::Timestamp;
 use prometheus_client::registry::Registry;
-use tempfile::TempDir;
 
 use super::*;
-use crate::chain_maker::ChainMaker;
+use crate::driver::made::Made;
 use crate::network::{NetworkConfig, PeerEvent};
 
 const EVERYTHING: Sharing = Sharing {
@@ -17,25 +13,6 @@ const EVERYTHING: Sharing = Sharing {
     gone_counts: Duration::from_secs(10),
     upload_rate: Some(1 << 14),
 };
-
-fn store() -> (TempDir, Store, TipView) {
-    let key = SigningKey::from_seed(&[1; 32]);
-    let mut genesis = Genesis::from_json(include_bytes!("../../../../genesis.json")).unwrap();
-    genesis.limits = Limits { segment_blocks: 2, ..Limits::default() };
-    genesis.start_time = Timestamp(0);
-    genesis.validators.truncate(1);
-    genesis.validators[0].key = key.public();
-    let chain = Chain::new(genesis.clone());
-    let mut maker = ChainMaker::new(Arc::clone(&chain), vec![key]);
-    let blocks: Vec<_> = (0..97).map(|_| maker.block(Timestamp(0), Vec::new())).collect();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("db");
-    Store::create(&path, &genesis).unwrap();
-    let store = Store::open(&path, &chain).unwrap().store;
-    store.commit(&blocks).unwrap();
-    let certificate = blocks[96].certificate.clone();
-    (folder, store, TipView { state: maker.state().clone(), certificate, header: None })
-}
 
 fn network() -> (Network, network::Inbox) {
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
@@ -70,7 +47,7 @@ fn driver(
 
 #[tokio::test]
 async fn one_era_goes_from_the_disk_and_then_peers_have_a_turn() {
-    let (_folder, store, tip) = store();
+    let Made { folder: _folder, store, tip, .. } = Made::new(97, 0);
     let (mut driver, to_archive, _swarm) = driver(&store, tip, network().0);
     let withdrawn =
         vec![Effect::Withdraw(vec![Era(0), Era(1)]), Effect::Drop(vec![Era(0), Era(1)])];
@@ -90,7 +67,7 @@ async fn one_era_goes_from_the_disk_and_then_peers_have_a_turn() {
 /// A file cannot be read, and a peer asks for a chunk in it.
 #[tokio::test]
 async fn a_damaged_era_is_announced_no_more() {
-    let (folder, store, tip) = store();
+    let Made { folder, store, tip, .. } = Made::new(97, 0);
     let (mut driver, _to_archive, mut swarm) = driver(&store, tip, network().0);
     assert!(driver.machine.announcement().eras.contains(Era(1)));
     std::fs::write(folder.path().join("db/history/1/20.blocks"), b"").unwrap();
@@ -105,7 +82,7 @@ async fn a_damaged_era_is_announced_no_more() {
 /// A peer audits this node as fast as it can.
 #[tokio::test]
 async fn audits_use_up_the_rate_of_uploads() {
-    let (_folder, store, tip) = store();
+    let Made { folder: _folder, store, tip, .. } = Made::new(97, 0);
     let ((network, mut inbox), (other, _other_inbox)) = (network(), network());
     let mut addresses = network.addresses();
     addresses.wait_for(|addresses| !addresses.is_empty()).await.unwrap();

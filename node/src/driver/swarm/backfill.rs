@@ -274,38 +274,15 @@ fn place(store: &Store, mut reader: SegmentReader) -> Result<Vec<u32>, StoreErro
 mod tests {
     use std::fs;
 
-    use ledger::chain::{Chain, Committed};
-    use ledger::genesis::{Genesis, Limits};
-    use ledger::signature::SigningKey;
-    use ledger::units::Timestamp;
-    use tempfile::TempDir;
+    use ledger::chain::Committed;
+    use ledger::genesis::Limits;
 
     use super::*;
-    use crate::chain_maker::ChainMaker;
+    use crate::driver::made::Made;
 
-    /// A store of a chain of segments with two blocks each. It began with the snapshot at the end
-    /// of segment 2, and has sealed segment 16. Also all blocks.
-    fn joined() -> (TempDir, Store, Vec<Committed>) {
-        let key = SigningKey::from_seed(&[1; 32]);
-        let text = include_bytes!("../../../../genesis.json");
-        let mut genesis = Genesis::from_json(text).unwrap();
-        genesis.limits = Limits { segment_blocks: 2, ..Limits::default() };
-        genesis.start_time = Timestamp(0);
-        genesis.validators.truncate(1);
-        genesis.validators[0].key = key.public();
-        let chain = Chain::new(genesis.clone());
-        let mut maker = ChainMaker::new(Arc::clone(&chain), vec![key]);
-        let blocks: Vec<_> = (0..35).map(|_| maker.block(Timestamp(0), Vec::new())).collect();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("db");
-        Store::create(&path, &genesis).unwrap();
-        let store = Store::open(&path, &chain).unwrap().store;
-        let sealed = blocks[..6].iter().filter_map(|one| Some(one.sealed.as_ref()?.descriptor));
-        let (sealed, last) = (Vec::from_iter(sealed), &blocks[5]);
-        let (header, state) = (last.block.header(), last.block.state().clone());
-        store.adopt(header, last.certificate.clone(), &sealed, state).unwrap();
-        store.commit(&blocks[6..]).unwrap();
-        (folder, store, blocks)
+    /// A store that began with the snapshot at the end of segment 2, and has sealed segment 16.
+    fn joined() -> Made {
+        Made::new(35, 6)
     }
 
     /// The head and the bytes of a segment.
@@ -325,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_segment_that_comes_after_its_era_was_dropped_goes_too() {
-        let (_folder, store, blocks) = joined();
+        let Made { folder: _folder, store, blocks, .. } = joined();
         let (none, first) = (BTreeSet::new(), BTreeSet::from([0]));
         assert_eq!(store.kept(), [3..=16]);
         store.drop_era(0).unwrap();
@@ -344,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_below_a_snapshot_is_checked_when_its_block_has_come() {
-        let (_folder, store, blocks) = joined();
+        let Made { folder: _folder, store, blocks, .. } = joined();
         let checkpoint = |at: usize, hash: usize| Checkpoint {
             height: Height(at as u64),
             hash: blocks[hash - 1].block.hash(),
@@ -371,7 +348,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("backfill");
         fs::write(&folder, "").unwrap();
-        let (_folder, _store, blocks) = joined();
+        let Made { blocks, .. } = joined();
         let Limits { segment_bytes, chunk_bytes, .. } = Limits::default();
         let rules = HistoryRules { segment_bytes, segment_blocks: 2, chunk_bytes };
         let mut backfill = Backfill::open(folder.clone(), rules, Arc::default(), true);
