@@ -189,7 +189,7 @@ impl SharedFiles {
         Paths::of(&self.0.folder, id)
     }
 
-    /// Refuses to take so many bytes more of the quota, if files or free space would not suffice.
+    /// Refuses if `needed` more bytes would exceed the quota, or leave too little free space.
     fn check_room(&self, files: &BTreeMap<FileId, Entry>, needed: u64) -> Result<(), FilesError> {
         let Limits { quota, reserve } = self.0.limits;
         let sum = |bytes: fn(&Entry) -> u64| files.values().map(bytes).fold(0, u64::saturating_add);

@@ -74,7 +74,8 @@ fn an_audit_goes_on_from_the_end_of_a_segment() {
     let (header, certificate, state) = audit.checkpoint().unwrap().unwrap();
     let first = store.descriptors(0, snapshot, 1)[0];
     assert_eq!((header.hash(), certificate.block), (first.last_block, first.last_block));
-    // An audit whose checkpoint is lost begins anew, and takes back nothing.
+    // If the saved progress of an audit is lost, the audit starts again from the first block. The
+    // height up to which blocks were executed must not go down then.
     store.set_executed_to(first.last).unwrap();
     store.set_executed_to(Height(1)).unwrap();
     assert_eq!(store.executed_to(), first.last);

@@ -123,6 +123,7 @@ impl Get {
                 bar.set_length(info.have_bytes.saturating_add(info.left_bytes));
                 bar.set_position(info.have_bytes);
             }
+            // No event tells of progress: the node is asked again.
             tokio::time::sleep(ASK_EVERY).await;
         }
     }

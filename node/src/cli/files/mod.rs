@@ -27,7 +27,8 @@ use crate::output::{print, print_json};
 use crate::screen::draw_target;
 use crate::shared_files::{FileInfo, FileState};
 
-/// Time between two questions of how far a file has come.
+/// Time between two questions how far a file has come. The socket only answers, and tells of no
+/// event.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]

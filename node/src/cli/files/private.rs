@@ -30,7 +30,7 @@ const VERSION: u8 = 1;
 /// Why a file cannot be sealed or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SealError {
-    /// No plaintext is sealed into so many bytes.
+    /// No sealed file can have this length.
     #[error("a file of {sealed} bytes is no private file: is this link's key for another file?")]
     Length {
         /// Bytes of the file.
@@ -52,12 +52,12 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// The pieces of a plaintext of so many bytes.
+    /// The pieces of a plaintext that is `plain` bytes long.
     pub(super) fn of_plain(key: &LinkKey, plain: u64) -> Self {
         Self { cipher: XChaCha20Poly1305::new((&key.0).into()), plain }
     }
 
-    /// The pieces of a sealed file of so many bytes.
+    /// The pieces of a sealed file that is `sealed` bytes long.
     ///
     /// # Errors
     /// `SealError::Length`.

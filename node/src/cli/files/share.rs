@@ -118,6 +118,7 @@ async fn watch(root: &Path, bytes: u64) -> anyhow::Error {
         Err(error) => return error.into(),
     };
     loop {
+        // No event tells of progress: the node is asked again.
         tokio::time::sleep(ASK_EVERY).await;
         match client.call::<Vec<FileInfo>>("files_list", json!({})).await {
             Ok(files) => {

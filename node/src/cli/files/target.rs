@@ -64,9 +64,9 @@ impl Target {
     }
 }
 
-/// Copies a range of a file of so many bytes to the same place of another. Holes stay holes. Where
-/// the file system can, a whole file shares its blocks with the copy. Tells how many bytes are
-/// done.
+/// Copies the bytes of `range` from one file to the same offsets of another. `length` is the length
+/// of the first file. Holes are not written. If the range is the whole file, the copy shares its
+/// blocks where the file system can do that. `tell` hears how many bytes have been copied.
 ///
 /// # Errors
 /// Those of the operating system.

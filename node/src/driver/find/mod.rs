@@ -168,6 +168,7 @@ impl Driver {
                         panic::resume_unwind(reason);
                     }
                 }
+                // The time at which the next search has an end.
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
                     self.searches.end_late(self.now());
                 }

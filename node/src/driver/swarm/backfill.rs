@@ -30,7 +30,7 @@ pub(crate) enum ToSwarm {
     Dropped(u64),
     /// An era is served again.
     Restored(u64),
-    /// Audits were answered with so many bytes.
+    /// Number of bytes that went out as answers to audits.
     Uploaded(u64),
 }
 

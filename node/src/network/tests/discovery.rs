@@ -22,6 +22,7 @@ async fn known(
             if is_enough(&known) {
                 return known;
             }
+            // No event tells of a new address.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -97,6 +98,7 @@ async fn who_has_an_object_is_found_by_its_key() {
             assert!(matches!(nobody, None | Some(ProviderEvent::Ended { .. })), "{nobody:?}");
             match found {
                 Some(found) => return found,
+                // No event tells of a stored record.
                 None => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
