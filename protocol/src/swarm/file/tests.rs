@@ -478,3 +478,23 @@ fn a_fetch_that_nobody_answers_is_told_again() {
     node.claim(A, &file, 1);
     assert!(!is_told(&node.elapse(Duration::from_secs(30))));
 }
+
+/// The file has seemed whole.
+#[test]
+fn a_file_of_which_the_disk_refuses_the_last_chunk_is_fetched_on() {
+    let mut node = Node::new(&[A]);
+    let file = made(CHUNK_BYTES, 1);
+    node.give(Input::FileWanted(file.held(0), ByteRange::ALL));
+    let effects = node.claim(A, &file, 1);
+    let asked = asked(&effects);
+    assert_eq!(asked, [(A, 0)]);
+    node.say(A, &SyncMessage::FileHead(file.id, SegmentIndex(0), Some(file.head(0))));
+    let number = *node.swarm.file.open.keys().next().unwrap();
+    let id = number.segment(SegmentIndex(0)).chunk(0);
+    let chunk = Input::Chunk { from: A, id, is_valid: true, bytes: CHUNK_BYTES };
+    assert!(is_done(&node.give(chunk), file.id));
+    node.give(Input::Refused(id));
+    assert!(!node.report(file.id).is_done);
+    let effects = node.elapse(Duration::from_secs(11));
+    assert!(is_done(&node.serve(A, &file, effects), file.id));
+}
