@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use ledger::file::{FileDescriptor, FileHead, HashedFile, SEGMENT_CHUNKS};
+use ledger::file::{FileDescriptor, FileHead, HashedFile, SEGMENT_BYTES, SEGMENT_CHUNKS};
 use ledger::hash::Hash;
 use ledger::merkle::MerkleProof;
 
@@ -18,6 +18,11 @@ const SIBLINGS_MAX: u64 = 20;
 /// Offset of the siblings in a slot.
 const SIBLINGS_AT: u64 = SEGMENT_CHUNKS * HASH_BYTES;
 const SLOT_BYTES: u64 = SIBLINGS_AT + SIBLINGS_MAX * HASH_BYTES;
+
+/// Bytes of the list of a file of this length.
+pub(super) const fn list_bytes(length: u64) -> u64 {
+    length.div_ceil(SEGMENT_BYTES).saturating_mul(SLOT_BYTES)
+}
 
 /// The list of one file.
 pub(super) struct Heads(File);

@@ -134,11 +134,26 @@ struct Inner {
     folder: PathBuf,
     limits: Limits,
     files: Mutex<BTreeMap<FileId, Entry>>,
-    /// Files that are being hashed, by their number.
-    readings: Mutex<BTreeMap<u64, (FileInfo, Arc<Reading>)>>,
+    /// Files that are being hashed, by their number. Locked after `files` if both are.
+    readings: Mutex<BTreeMap<u64, Hashed>>,
     /// Number of the next file that is hashed.
     next: AtomicU64,
     driver: mpsc::Sender<ToFiles>,
+}
+
+/// A file that is being hashed.
+struct Hashed {
+    info: FileInfo,
+    reading: Arc<Reading>,
+    /// Bytes of it that will be in the home: all, or none if it is shared in place.
+    kept: u64,
+}
+
+impl Hashed {
+    /// Bytes that will come into the home.
+    fn left(&self) -> u64 {
+        self.kept.saturating_sub(self.reading.done())
+    }
 }
 
 impl SharedFiles {
@@ -185,29 +200,47 @@ impl SharedFiles {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn readings(&self) -> MutexGuard<'_, BTreeMap<u64, Hashed>> {
+        self.0.readings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn paths(&self, id: &FileId) -> Paths {
         Paths::of(&self.0.folder, id)
     }
 
     /// Refuses if `needed` more bytes would exceed the quota, or leave too little free space.
     fn check_room(&self, files: &BTreeMap<FileId, Entry>, needed: u64) -> Result<(), FilesError> {
-        let Limits { quota, reserve } = self.0.limits;
-        let sum = |bytes: fn(&Entry) -> u64| files.values().map(bytes).fold(0, u64::saturating_add);
-        let used = sum(Entry::reserved);
+        let quota = self.0.limits.quota;
+        let hashed: u64 = self.readings().values().map(|hashed| hashed.kept).sum();
+        let used = files.values().map(Entry::reserved).fold(hashed, u64::saturating_add);
         if used.saturating_add(needed) > quota {
             return Err(FilesError::Quota { needed, used, quota });
         }
+        self.check_free(files, needed)
+    }
+
+    /// Refuses if `needed` more bytes would leave too little free space, beside all that is on its
+    /// way into the home.
+    fn check_free(&self, files: &BTreeMap<FileId, Entry>, needed: u64) -> Result<(), FilesError> {
+        let reserve = self.0.limits.reserve;
         let Some(space) = Space::of(&self.0.folder) else { return Ok(()) };
-        let free = space.after(sum(Entry::left)).free;
+        let hashed: u64 = self.readings().values().map(Hashed::left).sum();
+        let left = files.values().map(Entry::left).fold(hashed, u64::saturating_add);
+        let free = space.after(left).free;
         if free.saturating_sub(needed) < reserve {
             return Err(FilesError::Reserve { needed, free, reserve });
         }
         Ok(())
     }
 
-    /// Whether the disk is so full that nothing may be written.
-    fn is_full(&self) -> bool {
-        Space::of(&self.0.folder).is_some_and(|space| space.free < self.0.limits.reserve)
+    /// Refuses to write while the disk has less free space than it is to keep.
+    fn check_disk(&self) -> io::Result<()> {
+        match Space::of(&self.0.folder) {
+            Some(space) if space.free < self.0.limits.reserve => {
+                Err(io::Error::other("the disk is nearly full (files.reserve)"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells the driver, unless the node is stopping. Must not be called by the driver, nor with

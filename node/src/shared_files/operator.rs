@@ -2,9 +2,9 @@
 //! driver, so they run on threads that may wait.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use ledger::file::{FileDescriptor, FileId, HashedFile};
 use protocol::swarm::SegmentRanges;
@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::chunks::Here;
 use super::entry::{Content, Own, everything};
-use super::heads::Heads;
+use super::heads::{Heads, list_bytes};
 use super::meta::{Meta, Paths};
 use super::serving::segments_of;
 use super::source::{self, Reading, Stamp};
 use super::{
-    Entry, FILES_MAX, FileInfo, FileState, FilesError, RANGES_MAX, SharedFiles, ToFiles,
+    Entry, FILES_MAX, FileInfo, FileState, FilesError, Hashed, RANGES_MAX, SharedFiles, ToFiles,
     check_length, create, remove, shown,
 };
 use crate::files::rename;
@@ -42,6 +42,9 @@ impl Drop for Cancel {
 /// Says whether whoever asked for the hashing of a file has gone.
 pub(crate) struct Reader(Arc<Reading>);
 
+/// A file that was hashed, what the home remembers of it, and where its bytes are.
+type Done = (HashedFile, Meta, Content);
+
 /// A file that is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shared {
@@ -56,8 +59,7 @@ impl SharedFiles {
     pub(crate) fn list(&self) -> Vec<FileInfo> {
         let mut list: Vec<FileInfo> =
             self.files().iter().map(|(id, entry)| entry.info(id)).collect();
-        let readings = self.0.readings.lock().unwrap_or_else(PoisonError::into_inner);
-        list.extend(readings.values().map(|(info, reading)| FileInfo {
+        list.extend(self.readings().values().map(|Hashed { info, reading, .. }| FileInfo {
             have_bytes: reading.done(),
             left_bytes: info.bytes.unwrap_or_default().saturating_sub(reading.done()),
             ..info.clone()
@@ -73,7 +75,8 @@ impl SharedFiles {
     /// Shares a file in place. One that was shared before and looks the same is not hashed again.
     ///
     /// # Errors
-    /// `NotRegular`, `Changed`, `File`, `TooMany`, `GivenUp`, `Io`.
+    /// `NotRegular`, `Changed`, `File`, `TooMany`, `GivenUp`, `Io`; `Reserve` if the hash list has
+    /// no room.
     pub(crate) fn share(
         &self,
         file: File,
@@ -86,9 +89,9 @@ impl SharedFiles {
         if let Some(shared) = self.attach(&file, stamp) {
             return Ok(shared);
         }
-        self.read(name, stamp.bytes, reader, |paths, reading| {
+        self.read(name, stamp.bytes, 0, reader, |paths, reading, check_disk| {
             let heads = Heads::new(create(&paths.heads)?);
-            let hashed = source::hash(&file, stamp.bytes, &heads, reading)?;
+            let hashed = source::hash(&file, stamp.bytes, &heads, reading, check_disk)?;
             if Stamp::of(&file)? != stamp {
                 return Err(FilesError::Changed);
             }
@@ -126,11 +129,10 @@ impl SharedFiles {
         reader: &Reader,
     ) -> Result<(FileId, Shared), FilesError> {
         check_length(length)?;
-        self.check_room(&self.files(), length)?;
-        self.read(name, length, reader, |paths, reading| {
+        self.read(name, length, length, reader, |paths, reading, check_disk| {
             let heads = Heads::new(create(&paths.heads)?);
             let bytes = create(&paths.bytes)?;
-            let hashed = source::receive(from, length, &bytes, &heads, reading)?;
+            let hashed = source::receive(from, length, &bytes, &heads, reading, check_disk)?;
             bytes.sync_all()?;
             let (chunks, here) = (create(&paths.chunks)?, Here::all(hashed.descriptor));
             for segment in 0..hashed.descriptor.segments() {
@@ -145,13 +147,15 @@ impl SharedFiles {
         })
     }
 
-    /// Hashes a file, while it is in the list of files, and puts it among them.
+    /// Hashes a file of which `kept` bytes will be in the home, while it is in the list of files,
+    /// and puts it among them.
     fn read(
         &self,
         name: &str,
         length: u64,
+        kept: u64,
         reader: &Reader,
-        work: impl FnOnce(&Paths, &Reading) -> Result<(HashedFile, Meta, Content), FilesError>,
+        work: impl FnOnce(&Paths, &Reading, &dyn Fn() -> io::Result<()>) -> Result<Done, FilesError>,
     ) -> Result<(FileId, Shared), FilesError> {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let info = FileInfo {
@@ -165,15 +169,20 @@ impl SharedFiles {
             state: FileState::Hashing,
             reason: None,
         };
-        let readings = || self.0.readings.lock().unwrap_or_else(PoisonError::into_inner);
-        if readings().len().saturating_add(self.files().len()) >= FILES_MAX {
+        let files = self.files();
+        if self.readings().len().saturating_add(files.len()) >= FILES_MAX {
             return Err(FilesError::TooMany);
         }
-        readings().insert(number, (info, Arc::clone(&reader.0)));
+        if kept > 0 {
+            self.check_room(&files, kept)?;
+        }
+        self.check_free(&files, kept.saturating_add(list_bytes(length)))?;
+        self.readings().insert(number, Hashed { info, reading: Arc::clone(&reader.0), kept });
+        drop(files);
         let paths = Paths::unfinished(&self.0.folder, number);
-        let done = work(&paths, &reader.0)
+        let done = work(&paths, &reader.0, &|| self.check_disk())
             .and_then(|(hashed, meta, content)| self.put(&paths, &hashed, meta, content));
-        readings().remove(&number);
+        self.readings().remove(&number);
         if done.is_err() {
             remove(&paths);
         }
@@ -307,39 +316,49 @@ impl SharedFiles {
     }
 
     /// Hashes the bytes in the home that may be lost, since the system was started anew after they
-    /// were written. What is lost is fetched again.
+    /// were written. What is lost is fetched again. A file that cannot be checked stays as it is.
     ///
     /// # Errors
-    /// `GivenUp`, `Io`.
+    /// `GivenUp`.
     pub(crate) fn check(&self, reader: &Reader) -> Result<(), FilesError> {
         let is_doubtful = |entry: &Entry| matches!(entry.content, Content::Doubtful(_));
-        loop {
-            let found = {
-                let files = self.files();
-                let found = files.iter().find(|(_, entry)| is_doubtful(entry));
-                found.and_then(|(id, entry)| {
-                    let Content::Doubtful(own) = &entry.content else { return None };
-                    let file = entry.meta.descriptor()?;
-                    Some((*id, file, Arc::clone(&own.bytes), own.here.clone()))
-                })
-            };
-            let Some((id, file, bytes, mut here)) = found else { return Ok(()) };
-            self.check_chunks(&id, &file, &bytes, &mut here, reader)?;
-            let mut files = self.files();
-            let Some(entry) = files.get_mut(&id) else { continue };
-            let Content::Doubtful(own) = &entry.content else { continue };
-            for segment in 0..file.segments() {
-                here.write(&own.chunks, segment * ledger::file::SEGMENT_CHUNKS)?;
+        let doubtful: Vec<FileId> = {
+            let files = self.files();
+            files.iter().filter(|(_, entry)| is_doubtful(entry)).map(|(id, _)| *id).collect()
+        };
+        for id in doubtful {
+            match self.check_file(&id, reader) {
+                Err(FilesError::GivenUp) => return Err(FilesError::GivenUp),
+                Err(error) => tracing::warn!("file {id} cannot be checked: {error}"),
+                Ok(()) => {}
             }
-            own.chunks.sync_all()?;
-            entry.meta.boot = None;
-            entry.meta.write(&self.paths(&id).meta)?;
-            let (bytes, chunks) = (Arc::clone(&own.bytes), Arc::clone(&own.chunks));
-            entry.content = Content::Own(Own { bytes, chunks, here });
-            let messages = self.messages(&id, entry);
-            drop(files);
-            self.tell(messages);
         }
+        Ok(())
+    }
+
+    fn check_file(&self, id: &FileId, reader: &Reader) -> Result<(), FilesError> {
+        let found = self.files().get(id).and_then(|entry| {
+            let Content::Doubtful(own) = &entry.content else { return None };
+            Some((entry.meta.descriptor()?, Arc::clone(&own.bytes), own.here.clone()))
+        });
+        let Some((file, bytes, mut here)) = found else { return Ok(()) };
+        self.check_chunks(id, &file, &bytes, &mut here, reader)?;
+        let mut files = self.files();
+        let Some(entry) = files.get_mut(id) else { return Ok(()) };
+        let Content::Doubtful(own) = &entry.content else { return Ok(()) };
+        for segment in 0..file.segments() {
+            here.write(&own.chunks, segment * ledger::file::SEGMENT_CHUNKS)?;
+        }
+        own.chunks.sync_all()?;
+        let mut meta = entry.meta.clone();
+        meta.boot = None;
+        meta.write(&self.paths(id).meta)?;
+        let (bytes, chunks) = (Arc::clone(&own.bytes), Arc::clone(&own.chunks));
+        (entry.meta, entry.content) = (meta, Content::Own(Own { bytes, chunks, here }));
+        let messages = self.messages(id, entry);
+        drop(files);
+        self.tell(messages);
+        Ok(())
     }
 
     fn check_chunks(
@@ -350,10 +369,18 @@ impl SharedFiles {
         here: &mut Here,
         reader: &Reader,
     ) -> Result<(), FilesError> {
-        let heads = self.heads(id)?;
+        let heads = match self.heads(id) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let heads = Heads::new(create(&self.paths(id).heads)?);
+                heads.make_room(file)?;
+                heads
+            }
+            heads => heads?,
+        };
         let mut lost = 0u64;
         for segment in 0..file.segments() {
-            let head = heads.read(file, segment)?;
+            // What cannot be read is lost.
+            let head = heads.read(file, segment).ok().flatten();
             for chunk in file.segment_chunks(segment).unwrap_or_default() {
                 reader.0.check()?;
                 let place = usize::try_from(chunk % ledger::file::SEGMENT_CHUNKS);
@@ -361,7 +388,9 @@ impl SharedFiles {
                 let range = file.chunk_range(chunk).filter(|_| here.has(chunk));
                 let is_lost = match (range, hash) {
                     (None, _) => continue,
-                    (Some(range), Some(hash)) => source::chunk(bytes, &range, *hash)?.is_none(),
+                    (Some(range), Some(hash)) => {
+                        !matches!(source::chunk(bytes, &range, *hash), Ok(Some(_)))
+                    }
                     (Some(_), None) => true,
                 };
                 if is_lost {

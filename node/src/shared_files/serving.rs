@@ -246,19 +246,18 @@ impl SharedFiles {
             let range = range.ok_or_else(|| io::Error::other("the chunk has another length"))?;
             (Arc::clone(&own.bytes), range.start)
         };
-        let written = match self.is_full() {
-            true => Err(io::Error::other("the disk is nearly full (files.reserve)").into()),
-            false => source::write_chunk(&file, start, bytes).map_err(FilesError::from),
-        };
+        let written = self.check_disk().and_then(|()| source::write_chunk(&file, start, bytes));
         let mut files = self.files();
         let entry = files.get_mut(id).ok_or(FilesError::Unknown(*id))?;
-        let done = written.and_then(|()| {
+        let done = written.map_err(FilesError::from).and_then(|()| {
             let Content::Own(own) = &mut entry.content else {
                 return Err(FilesError::Unknown(*id));
             };
             // After a check, all that was here is durable. What comes now is not.
-            if entry.meta.begin_writing() {
-                entry.meta.write(&self.paths(id).meta)?;
+            let mut meta = entry.meta.clone();
+            if meta.begin_writing() {
+                meta.write(&self.paths(id).meta)?;
+                entry.meta = meta;
             }
             own.here.set(chunk, true);
             own.here.write(&own.chunks, chunk).map_err(FilesError::from)

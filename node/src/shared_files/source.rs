@@ -23,6 +23,7 @@ pub(super) struct Stamp {
     pub(super) bytes: u64,
     /// Time of the last change, as seconds and nanoseconds.
     modified: (i64, i64),
+    device: u64,
     inode: u64,
 }
 
@@ -35,7 +36,8 @@ impl Stamp {
             return Err(FilesError::NotRegular);
         }
         let modified = (found.mtime(), found.mtime_nsec());
-        Ok(Self { bytes: found.len(), modified, inode: found.ino() })
+        let (bytes, device, inode) = (found.len(), found.dev(), found.ino());
+        Ok(Self { bytes, modified, device, inode })
     }
 }
 
@@ -58,9 +60,8 @@ impl Reading {
         self.is_given_up.store(true, Ordering::Relaxed);
     }
 
-    fn advance(&self, bytes: u64) -> Result<(), FilesError> {
+    fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
-        self.check()
     }
 
     /// # Errors
@@ -77,25 +78,35 @@ impl Reading {
 struct Hashing<'a> {
     hasher: FileHasher,
     heads: &'a Heads,
+    reading: &'a Reading,
+    /// Whether the disk has room.
+    check_disk: &'a dyn Fn() -> io::Result<()>,
     /// Chunk hashes that are on disk.
     written: u64,
 }
 
 impl<'a> Hashing<'a> {
-    fn new(heads: &'a Heads) -> Self {
-        Self { hasher: FileHasher::new(), heads, written: 0 }
+    fn new(
+        heads: &'a Heads,
+        reading: &'a Reading,
+        check_disk: &'a dyn Fn() -> io::Result<()>,
+    ) -> Self {
+        Self { hasher: FileHasher::new(), heads, reading, check_disk, written: 0 }
     }
 
-    /// Writes the hashes that are there, so that they are not in memory.
-    fn drain(&mut self) -> io::Result<()> {
+    /// `bytes` more were hashed. Writes the hashes that are there, so that they are not in memory.
+    fn drain(&mut self, bytes: u64) -> Result<(), FilesError> {
+        self.reading.check()?;
+        (self.check_disk)()?;
         let hashes = self.hasher.take_hashes();
         self.heads.write_chunks(self.written, &hashes)?;
         self.written += hashes.len() as u64;
+        self.reading.advance(bytes);
         Ok(())
     }
 
     fn finish(mut self) -> Result<HashedFile, FilesError> {
-        self.drain()?;
+        self.drain(0)?;
         let file = self.hasher.finish()?;
         self.heads.write_chunks(self.written, &file.hashes)?;
         self.heads.finish(&file)?;
@@ -112,16 +123,16 @@ pub(super) fn hash(
     length: u64,
     heads: &Heads,
     reading: &Reading,
+    check_disk: &dyn Fn() -> io::Result<()>,
 ) -> Result<HashedFile, FilesError> {
-    let mut hashing = Hashing::new(heads);
+    let mut hashing = Hashing::new(heads, reading, check_disk);
     let (mut at, mut buffer) = (0, vec![0; READ_BYTES]);
     while at < length {
         let data = next_data(file, at)?.unwrap_or(length).min(length);
         while at < data {
             let zeros = SEGMENT_BYTES.min(data - at);
             hashing.hasher.push_zeros(zeros);
-            hashing.drain()?;
-            reading.advance(zeros)?;
+            hashing.drain(zeros)?;
             at += zeros;
         }
         let end = next_hole(file, at)?.clamp(at, length);
@@ -130,8 +141,7 @@ pub(super) fn hash(
             let part = &mut buffer[..wanted];
             file.read_exact_at(part, at).map_err(ended_early)?;
             hashing.hasher.push(part);
-            hashing.drain()?;
-            reading.advance(wanted as u64)?;
+            hashing.drain(wanted as u64)?;
             at += wanted as u64;
         }
     }
@@ -148,8 +158,9 @@ pub(super) fn receive(
     to: &File,
     heads: &Heads,
     reading: &Reading,
+    check_disk: &dyn Fn() -> io::Result<()>,
 ) -> Result<HashedFile, FilesError> {
-    let mut hashing = Hashing::new(heads);
+    let mut hashing = Hashing::new(heads, reading, check_disk);
     let (mut at, mut buffer) = (0, vec![0; READ_BYTES]);
     loop {
         // One byte more than the length is asked for, so that a longer source is noticed.
@@ -168,10 +179,10 @@ pub(super) fn receive(
         if at + part.len() as u64 > length {
             return Err(FilesError::Changed);
         }
+        check_disk()?;
         to.write_all_at(part, at)?;
         hashing.hasher.push(part);
-        hashing.drain()?;
-        reading.advance(part.len() as u64)?;
+        hashing.drain(part.len() as u64)?;
         at += part.len() as u64;
     }
     if at < length {

@@ -337,6 +337,85 @@ fn quota_and_reserve_are_checked_before_the_first_byte() {
     home.files.get(id, &[(5, 9)], "").unwrap();
 }
 
+/// Files on their way into the home take of the quota, too.
+#[test]
+fn the_quota_counts_files_that_are_being_hashed() {
+    let home = Home::new(Limits { quota: 100, reserve: 0 });
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let cancel = Cancel::default();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| home.files.receive(&theirs, 60, "", &cancel.reading()));
+        while home.files.list().is_empty() {
+            std::thread::yield_now();
+        }
+        let error = home.files.receive(io::empty(), 41, "", &cancel.reading()).unwrap_err();
+        assert!(matches!(error, FilesError::Quota { used: 60, .. }), "{error}");
+        // A file that is shared in place takes nothing of it.
+        home.share(&home.write("a", &bytes(1_000))).unwrap();
+        drop(ours);
+        assert!(matches!(first.join().unwrap(), Err(FilesError::Changed)));
+    });
+    home.files.receive(&[7; 100][..], 100, "", &cancel.reading()).unwrap();
+}
+
+/// The hash list of a shared file leaves the reserve alone, as all other bytes in the home.
+#[test]
+fn a_full_disk_refuses_to_share() {
+    let home = Home::new(Limits { quota: u64::MAX, reserve: u64::MAX });
+    let error = home.share(&home.write("a", &bytes(1_000))).unwrap_err();
+    assert!(matches!(error, FilesError::Reserve { .. }), "{error}");
+    assert!(home.names().is_empty());
+}
+
+/// The file may be lost in part after the next start of the system, so nothing is written before
+/// the home says so.
+#[test]
+fn no_chunk_counts_before_the_home_says_when_it_was_written() {
+    let source = Home::new(ROOMY);
+    let id = source.share(&source.write("a", &bytes(3 * CHUNK))).unwrap();
+    let home = Home::new(ROOMY);
+    home.files.get(id, &[], "").unwrap();
+    home.fetch(&source, &id, 0..1);
+    let home = reboot(home, &id);
+    home.files.check(&Cancel::default().reading()).unwrap();
+    let (path, aside) = (home.path("files").join(format!("{id}.json")), home.path("aside"));
+    fs::rename(&path, &aside).unwrap();
+    fs::create_dir(&path).unwrap();
+    let chunk = source.files.read_chunk(&id, 1).unwrap().unwrap();
+    for _ in 0..2 {
+        home.files.write_chunk(&id, 1, &chunk).unwrap_err();
+    }
+    assert!(home.files.read_chunk(&id, 1).unwrap().is_none());
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    home.files.write_chunk(&id, 1, &chunk).unwrap();
+    assert_eq!(reboot(home, &id).state(&id), FileState::Checking);
+}
+
+/// What cannot be read is lost, and keeps no other file from being checked.
+#[test]
+fn a_file_without_its_hash_list_is_fetched_again() {
+    let source = Home::new(ROOMY);
+    let ids = [5, 6].map(|count| source.share(&source.write("a", &bytes(count))).unwrap());
+    let home = Home::new(ROOMY);
+    for id in ids {
+        source.share(&source.write("a", &bytes(if id == ids[0] { 5 } else { 6 }))).unwrap();
+        home.files.get(id, &[], "").unwrap();
+        home.fetch(&source, &id, 0..1);
+    }
+    let home = ids.iter().fold(home, reboot);
+    fs::remove_file(home.path("files").join(format!("{}.heads", ids.iter().min().unwrap())))
+        .unwrap();
+    home.files.check(&Cancel::default().reading()).unwrap();
+    let states = ids.map(|id| home.state(&id));
+    assert!(states.contains(&FileState::Fetching) && states.contains(&FileState::Kept));
+    for id in ids.into_iter().filter(|id| home.state(id) == FileState::Fetching) {
+        source.share(&source.write("a", &bytes(if id == ids[0] { 5 } else { 6 }))).unwrap();
+        home.fetch(&source, &id, 0..1);
+        assert_eq!(home.state(&id), FileState::Kept);
+    }
+}
+
 #[test]
 fn a_full_disk_pauses_a_fetch() {
     let source = Home::new(ROOMY);

@@ -26,6 +26,10 @@ pub(super) fn read(argument: &str) -> anyhow::Result<Link> {
     if argument == "-" {
         return first_line(io::stdin().lock()).context("stdin");
     }
+    if argument.contains('#') && File::open(argument).is_err() {
+        // Perhaps a link with a mistake, so its key must not be shown.
+        bail!("the argument is no link, and no file; a link begins with {PREFIX}");
+    }
     first_line(File::open(argument).with_context(|| format!("{argument} is no link, and no file"))?)
         .with_context(|| argument.to_owned())
 }
@@ -91,6 +95,11 @@ mod tests {
         assert_eq!(id_of(&"0a".repeat(32)).unwrap().to_string(), "0a".repeat(32));
         std::fs::write(&path, vec![b' '; 5_000]).unwrap();
         assert!(read(path.to_str().unwrap()).is_err());
+        // A link with a mistake is not shown, since its key would be, too.
+        for wrong in [private.replace("cairn", "Cairn"), format!(" {private}")] {
+            let error = format!("{:#}", read(&wrong).unwrap_err());
+            assert!(error.contains("begins with cairn:") && !error.contains("0b0b"), "{error}");
+        }
         let error = read("no-such-file").unwrap_err();
         assert!(format!("{error:#}").contains("is no link, and no file"), "{error:#}");
     }
