@@ -11,8 +11,8 @@
 //! A file that is *shared in place* stays where its user has it. The command opens it and passes
 //! the descriptor, so this node follows no path, and no name of a file is ever part of one. After a
 //! restart of the node such a file is *detached* until it is shared again; that hashes nothing if
-//! size, time, inode and device are the same. Each chunk is hashed before it leaves: if one differs, the
-//! file has changed, and is withdrawn.
+//! size, time, inode and device are the same. Each chunk is hashed before it leaves: if one differs,
+//! the file has changed, and is withdrawn.
 //!
 //! The operator's commands call [`operator`], and may wait for the disk. The driver of `swarm`
 //! calls [`serving`]. Nothing here knows the network.
