@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::HomeArg;
+use super::files::id_of;
 use crate::control::{Client, ControlError};
 use crate::output::{print, print_json, table};
 
@@ -37,8 +38,8 @@ struct Wanted {
     /// Height of a block, whose era is looked for
     #[arg(long, value_name = "H")]
     block: Option<u64>,
-    /// Id of a file, 64 hexadecimal digits
-    #[arg(long, value_name = "ID")]
+    /// A file: its id, its link, a file that holds the link, or `-` to read it from stdin
+    #[arg(long, value_name = "ID|LINK|-")]
     file: Option<String>,
 }
 
@@ -64,6 +65,7 @@ impl Find {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let root = self.home.root()?;
         let Wanted { era, block, file } = &self.wanted;
+        let file = file.as_deref().map(id_of).transpose()?.map(|id| id.to_string());
         let params = json!({"era": era, "block": block, "file": file, "flood": self.flood});
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -88,7 +90,8 @@ impl Find {
 impl Found {
     fn text(&self) -> String {
         let Self { holders, hops, messages, ms } = self;
-        let way = hops.map_or_else(String::new, |hops| format!(", {hops} links away"));
+        let links = |hops| format!(", {hops} {} away", if hops == 1 { "link" } else { "links" });
+        let way = hops.map_or_else(String::new, links);
         if holders.is_empty() {
             return format!("no holder was found: {messages} messages, {ms} ms");
         }
@@ -99,10 +102,13 @@ impl Found {
         let rows: Vec<(String, String)> = holders.iter().map(row).collect();
         let rows: Vec<(&str, String)> =
             rows.iter().map(|(peer, addresses)| (peer.as_str(), addresses.clone())).collect();
+        let count = match holders.len() {
+            1 => "1 holder".to_owned(),
+            count => format!("{count} holders"),
+        };
         format!(
-            "{}\n{} holders{way}: {messages} messages, {ms} ms to the first",
+            "{}\n{count}{way}: {messages} messages, {ms} ms to the first",
             table(&rows).trim_end(),
-            holders.len()
         )
     }
 }

@@ -59,6 +59,7 @@ use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 
 pub use self::bans::{BanInfo, Charge, Severity};
+pub(crate) use self::dials::without_peer;
 pub use self::endpoint::{Endpoint, Host, Reach, is_host_name};
 pub use self::eviction::Service;
 pub use self::exchange::RequestError;

@@ -63,7 +63,11 @@ pub(super) fn call(
     file: Option<OwnedFd>,
 ) -> Option<Result<AnswerWithFile, Failure>> {
     let method = method.strip_prefix("files_")?;
-    let off = || Failure::failed("files are off: set files.enabled = true in config.toml");
+    let off = || {
+        Failure::failed(
+            "files are off: set files.enabled = true in config.toml (a validator shares no files)",
+        )
+    };
     Some(files.cloned().ok_or_else(off).and_then(|files| begin(files, method, params, file)))
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::files;
 use crate::control::{Answer, AnswerWithFile, Failure, Methods, read};
 use crate::driver::find::{FindError, Found, Searched, ToFind};
-use crate::network::{FaultPlan, Multiaddr, Network, PeerId};
+use crate::network::{FaultPlan, Multiaddr, Network, PeerId, without_peer};
 use crate::nodes::known_nodes;
 use crate::shared_files::SharedFiles;
 use crate::view::{View, faults_info};
@@ -190,11 +190,12 @@ async fn found(result: SearchResult) -> Result<Value, Failure> {
     Ok(json!({"holders": holders, "hops": hops, "messages": messages, "ms": time.as_millis()}))
 }
 
-/// A holder for people. What does not decode is left out.
+/// A holder for people: its addresses are without its id. What does not decode is left out.
 fn holder(holder: &Holder) -> Value {
     let addresses = holder.addresses().iter();
     let addresses = addresses.filter_map(|bytes| Multiaddr::try_from(bytes.to_vec()).ok());
-    let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+    let addresses: Vec<String> =
+        addresses.map(|address| without_peer(&address).to_string()).collect();
     let peer = PeerId::from_bytes(holder.id()).ok().map(|id| id.to_string());
     json!({"peer": peer, "addresses": addresses})
 }

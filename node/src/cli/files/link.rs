@@ -41,7 +41,7 @@ fn first_line(from: impl Read) -> anyhow::Result<Link> {
 }
 
 /// The id that a link names; also reads the id alone.
-pub(super) fn id_of(argument: &str) -> anyhow::Result<FileId> {
+pub(in crate::cli) fn id_of(argument: &str) -> anyhow::Result<FileId> {
     if let Ok(id) = argument.parse() {
         return Ok(id);
     }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 pub(super) use self::get::Get;
-use self::link::id_of;
+pub(super) use self::link::id_of;
 pub(super) use self::share::Share;
 use super::HomeArg;
 use crate::control::Client;
