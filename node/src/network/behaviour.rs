@@ -170,7 +170,7 @@ fn behaviour(
         .into(),
         ping: ping::Behaviour::new(ping::Config::new().with_timeout(Duration::from_secs(30))),
         identify: identify(config, names),
-        discovery: Discovery::new(kad(config, names, local)),
+        discovery: Discovery::new(kad(config, names, local), config.private),
         mdns: mdns(config, local).into(),
         gossip: gossip::behaviour(names, mesh, config.private, queue_time)
             .map_err(NetworkError::Gossip)?,

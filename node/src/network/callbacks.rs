@@ -19,6 +19,7 @@ use libp2p::{Multiaddr, PeerId};
 use prometheus_client::registry::Registry;
 
 use super::behaviour::{Guards, transport};
+use super::dials::Dials;
 use super::transport::is_refusal;
 use super::{Keypair, NetworkConfig, NetworkError};
 
@@ -49,6 +50,7 @@ pub(crate) enum Answer {
 
 /// The calls that wait, and those under way.
 pub(crate) struct Callbacks {
+    dials: Dials,
     transport: Boxed<(PeerId, StreamMuxerBox)>,
     waiting: VecDeque<(PeerId, Multiaddr)>,
     /// When the calls of the last minute began.
@@ -68,6 +70,7 @@ impl Callbacks {
         // The bytes of calls are not counted: there are few.
         let transport = transport(&config, &mut Registry::default(), &guards)?;
         Ok(Self {
+            dials: guards.dials,
             transport,
             waiting: VecDeque::new(),
             begun: VecDeque::new(),
@@ -95,7 +98,8 @@ impl Callbacks {
         {
             self.begun.push_back(now);
             let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
-            let call = match self.transport.dial(address.clone(), options) {
+            let dial = self.dials.own(|| self.transport.dial(address.clone(), options));
+            let call = match dial {
                 // The muxer is dropped, which closes the connection.
                 Ok(dial) => async move {
                     match dial.await {

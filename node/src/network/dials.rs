@@ -28,6 +28,11 @@ const PER_IP_MAX: usize = 4;
 /// old.
 const RECENT_MAX: usize = 1024;
 
+/// Most of them that Kademlia's queries make, which dial whatever an answer names. The others are
+/// left to this node's own choices: peers of the store, calls back, and peers that have what it
+/// fetches.
+const QUERIES_MAX: usize = RECENT_MAX / 2;
+
 /// Why an address is not dialed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Undialed {
@@ -48,12 +53,21 @@ struct Book {
     grouping: Grouping,
     /// The addresses that the task is dialing at this moment.
     chosen: Vec<Multiaddr>,
-    recent: HashMap<(IpAddr, u16), Instant>,
+    /// Whether the node itself has chosen the learned addresses that are being dialed at this
+    /// moment. Otherwise a query dials them.
+    is_own: bool,
+    recent: HashMap<(IpAddr, u16), Record>,
+}
+
+struct Record {
+    at: Instant,
+    is_own: bool,
 }
 
 impl Dials {
     pub(crate) fn new(grouping: Grouping) -> Self {
-        Self(Arc::new(Mutex::new(Book { grouping, chosen: Vec::new(), recent: HashMap::new() })))
+        let (chosen, recent) = (Vec::new(), HashMap::new());
+        Self(Arc::new(Mutex::new(Book { grouping, chosen, is_own: false, recent })))
     }
 
     /// Runs a dial of addresses that the task has chosen.
@@ -64,10 +78,18 @@ impl Dials {
         result
     }
 
+    /// Runs a dial of learned addresses that the node itself wants, and not a query.
+    pub(crate) fn own<T>(&self, dial: impl FnOnce() -> T) -> T {
+        self.lock().is_own = true;
+        let result = dial();
+        self.lock().is_own = false;
+        result
+    }
+
     /// Whether an address that was found by multicast may be dialed now. It may be one of our own
     /// network. If it may be dialed, the dial is recorded.
     pub(crate) fn allow_local(&self, address: &Multiaddr, now: Instant) -> Result<(), Undialed> {
-        self.lock().record(&without_peer(address), true, now)
+        self.own(|| self.lock().record(&without_peer(address), true, now))
     }
 
     /// Whether an address may be dialed now. If so, the dial is recorded.
@@ -91,14 +113,17 @@ impl Book {
 
     fn record(&mut self, address: &Multiaddr, private: bool, now: Instant) -> Result<(), Undialed> {
         let ip = ip_of(address).filter(|_| is_dialable(address, private)).ok_or(Undialed::Unfit)?;
-        self.recent.retain(|_, at| now.duration_since(*at) < INTERVAL);
+        self.recent.retain(|_, record| now.duration_since(record.at) < INTERVAL);
         let key = (ip, port_of(address));
         let of_ip = self.recent.keys().filter(|(other, _)| *other == ip).count();
         let crowded = of_ip >= PER_IP_MAX && !self.grouping.is_free(ip);
-        if self.recent.contains_key(&key) || crowded || self.recent.len() >= RECENT_MAX {
+        let of_queries = self.recent.values().filter(|record| !record.is_own).count();
+        let is_full =
+            self.recent.len() >= RECENT_MAX || (!self.is_own && of_queries >= QUERIES_MAX);
+        if self.recent.contains_key(&key) || crowded || is_full {
             return Err(Undialed::Recent);
         }
-        self.recent.insert(key, now);
+        self.recent.insert(key, Record { at: now, is_own: self.is_own });
         Ok(())
     }
 }
@@ -207,11 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn queries_leave_half_of_the_dials_to_the_node_itself() {
         let (dials, now) =
             (Dials::new(Grouping { private: true, groups_loopback: false }), Instant::now());
         let dial =
             |port: u16| dials.allow(&parse(&format!("/ip4/10.0.0.1/tcp/{port}")), now).is_ok();
-        assert_eq!((1..3_000).filter(|port| dial(*port)).count(), RECENT_MAX);
+        assert_eq!((1..3_000).filter(|port| dial(*port)).count(), QUERIES_MAX);
+        let own = |port: u16| dials.own(|| dial(port));
+        assert_eq!((1..3_000).filter(|port| own(*port)).count(), RECENT_MAX - QUERIES_MAX);
     }
 }

@@ -3,6 +3,9 @@
 //! libp2p's behaviour keeps what peers answer to itself until a query ends, and then tells only of
 //! the peers that it could ask. A node has places for few of them, and would never hear of the
 //! others. So this behaviour stands around Kademlia's and reads each answer as it arrives.
+//!
+//! An answer may name anything: 1,500 addresses fit into one. So Kademlia sees only what an honest
+//! answer could have.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -16,10 +19,16 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 
+use super::address::is_dialable;
+use super::dials::without_peer;
 use super::providers::Providers;
 
 /// Most peers taken from one list of an answer: as many as an honest answer has.
 const ANSWER_PEERS_MAX: usize = K_VALUE.get();
+
+/// Most addresses taken of each peer of an answer, and most at which a query dials a peer. With
+/// more, one answer could have this node dial many strangers.
+const PEER_ADDRESSES_MAX: usize = 4;
 
 /// Most answers that wait for the network's task, which takes them before it waits itself. Further
 /// ones are not read.
@@ -45,24 +54,51 @@ pub(crate) enum Event {
 /// Kademlia with its answers.
 pub(crate) struct Discovery {
     pub(crate) kad: Kademlia,
+    private: bool,
     answers: VecDeque<Event>,
 }
 
 impl Discovery {
-    pub(crate) fn new(kad: Kademlia) -> Self {
-        Self { kad, answers: VecDeque::new() }
+    /// `private`: see [`is_dialable`].
+    pub(crate) fn new(kad: Kademlia, private: bool) -> Self {
+        Self { kad, private, answers: VecDeque::new() }
     }
 
-    fn hear(&mut self, peers: &[KadPeer]) {
+    fn tell(&mut self, answer: Event) {
         if self.answers.len() < ANSWERS_MAX {
-            self.answers.push_back(Event::Heard(named(peers)));
+            self.answers.push_back(answer);
         }
+    }
+
+    /// Cuts one list of an answer to the size that an honest one may have.
+    fn cut(&self, peers: &mut Vec<KadPeer>) {
+        peers.truncate(ANSWER_PEERS_MAX);
+        peers.iter_mut().for_each(|peer| cut_addresses(&mut peer.multiaddrs, self.private));
     }
 }
 
+/// Keeps the first [`PEER_ADDRESSES_MAX`] addresses that may be dialed, each once.
+fn cut_addresses(addresses: &mut Vec<Multiaddr>, private: bool) {
+    let mut kept = Vec::new();
+    addresses.retain(|address| {
+        let address = without_peer(address);
+        let is_kept = kept.len() < PEER_ADDRESSES_MAX
+            && is_dialable(&address, private)
+            && !kept.contains(&address);
+        if is_kept {
+            kept.push(address);
+        }
+        is_kept
+    });
+}
+
+/// Removes the peers that nobody could dial.
+fn drop_unreachable(peers: &mut Vec<KadPeer>) {
+    peers.retain(|peer| !peer.multiaddrs.is_empty());
+}
+
 fn named(peers: &[KadPeer]) -> Vec<Named> {
-    let peers = peers.iter().take(ANSWER_PEERS_MAX);
-    peers.map(|peer| (peer.node_id, peer.multiaddrs.clone())).collect()
+    peers.iter().map(|peer| (peer.node_id, peer.multiaddrs.clone())).collect()
 }
 
 impl NetworkBehaviour for Discovery {
@@ -86,7 +122,10 @@ impl NetworkBehaviour for Discovery {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.kad.handle_pending_outbound_connection(id, peer, addresses, role)
+        let mut found = self.kad.handle_pending_outbound_connection(id, peer, addresses, role)?;
+        // Each query may have heard of other addresses of the peer.
+        cut_addresses(&mut found, self.private);
+        Ok(found)
     }
 
     fn handle_established_outbound_connection(
@@ -108,18 +147,29 @@ impl NetworkBehaviour for Discovery {
         &mut self,
         peer: PeerId,
         id: ConnectionId,
-        event: THandlerOutEvent<Self>,
+        mut event: THandlerOutEvent<Self>,
     ) {
-        match &event {
+        // A peer may send any kind of answer, whatever it was asked.
+        match &mut event {
             HandlerEvent::FindNodeRes { closer_peers, .. } => {
-                self.hear(closer_peers);
+                self.cut(closer_peers);
+                drop_unreachable(closer_peers);
+                self.tell(Event::Heard(named(closer_peers)));
             }
             HandlerEvent::GetProvidersRes { closer_peers, provider_peers, query_id } => {
-                self.hear(closer_peers);
-                self.hear(provider_peers);
-                if self.answers.len() < ANSWERS_MAX {
-                    self.answers.push_back(Event::Providers(*query_id, named(provider_peers)));
-                }
+                self.cut(closer_peers);
+                drop_unreachable(closer_peers);
+                self.cut(provider_peers);
+                // A provider without an address may be connected to this node.
+                let providers = named(provider_peers);
+                drop_unreachable(provider_peers);
+                self.tell(Event::Heard(named(closer_peers)));
+                self.tell(Event::Heard(named(provider_peers)));
+                self.tell(Event::Providers(*query_id, providers));
+            }
+            HandlerEvent::GetRecordRes { closer_peers, .. } => {
+                self.cut(closer_peers);
+                drop_unreachable(closer_peers);
             }
             _ => {}
         }
@@ -134,5 +184,108 @@ impl NetworkBehaviour for Discovery {
             return Poll::Ready(ToSwarm::GenerateEvent(answer));
         }
         self.kad.poll(cx).map(|event| event.map_out(|event| Event::Kademlia(Box::new(event))))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use futures::task::noop_waker;
+    use libp2p::StreamProtocol;
+    use libp2p::kad::ConnectionType;
+
+    use super::*;
+
+    /// Discovery that asks one peer, and its query.
+    fn asking() -> (Discovery, PeerId, QueryId) {
+        let (local, asked) = (PeerId::random(), PeerId::random());
+        let config = kad::Config::new(StreamProtocol::new("/test/kad"));
+        let mut kad = kad::Behaviour::with_config(local, Providers::new(local, 0), config);
+        kad.add_address(&asked, address(1, 1));
+        let query = kad.get_closest_peers(PeerId::random());
+        (Discovery::new(kad, false), asked, query)
+    }
+
+    fn address(group: usize, host: usize) -> Multiaddr {
+        format!("/ip4/7.7.{group}.{host}/tcp/7700").parse().unwrap()
+    }
+
+    fn peer(addresses: Vec<Multiaddr>) -> KadPeer {
+        KadPeer {
+            node_id: PeerId::random(),
+            multiaddrs: addresses,
+            connection_ty: ConnectionType::NotConnected,
+        }
+    }
+
+    fn id() -> ConnectionId {
+        ConnectionId::new_unchecked(1)
+    }
+
+    /// The peers that Kademlia wants to dial.
+    fn dials(discovery: &mut Discovery) -> Vec<PeerId> {
+        let waker = noop_waker();
+        let mut dials = Vec::new();
+        while let Poll::Ready(event) = discovery.poll(&mut Context::from_waker(&waker)) {
+            if let ToSwarm::Dial { opts } = event {
+                dials.extend(opts.get_peer_id());
+            }
+        }
+        dials
+    }
+
+    /// Every kind of answer that Kademlia takes as one to a query.
+    fn answers(query_id: QueryId, peers: &[KadPeer]) -> [HandlerEvent; 3] {
+        let closer_peers = peers.to_vec();
+        [
+            HandlerEvent::FindNodeRes { closer_peers: closer_peers.clone(), query_id },
+            HandlerEvent::GetProvidersRes {
+                closer_peers: Vec::new(),
+                provider_peers: closer_peers.clone(),
+                query_id,
+            },
+            HandlerEvent::GetRecordRes { record: None, closer_peers, query_id },
+        ]
+    }
+
+    #[test]
+    fn one_answer_causes_few_dials() {
+        for kind in 0..3 {
+            let (mut discovery, asked, query) = asking();
+            let many = (0..1_500).map(|number| address(number / 250, number % 250));
+            let private = "/ip4/10.0.0.1/tcp/7700".parse().unwrap();
+            let liar = peer([private].into_iter().chain(many).collect());
+            let answer = answers(query, &[liar.clone()]).into_iter().nth(kind).unwrap();
+            discovery.on_connection_handler_event(asked, id(), answer);
+            let pending = |discovery: &mut Discovery| {
+                let peer = Some(liar.node_id);
+                discovery
+                    .handle_pending_outbound_connection(id(), peer, &[], Endpoint::Dialer)
+                    .unwrap()
+            };
+            let first: Vec<Multiaddr> = (0..4).map(|host| address(0, host)).collect();
+            assert_eq!(pending(&mut discovery), first, "kind {kind}");
+            // A second query hears of other addresses of the same peer.
+            let query = discovery.kad.get_closest_peers(PeerId::random());
+            let other = KadPeer { multiaddrs: vec![address(9, 9)], ..liar.clone() };
+            let closer_peers = vec![other];
+            let answer = HandlerEvent::FindNodeRes { closer_peers, query_id: query };
+            discovery.on_connection_handler_event(asked, id(), answer);
+            assert_eq!(pending(&mut discovery).len(), PEER_ADDRESSES_MAX, "kind {kind}");
+        }
+    }
+
+    #[test]
+    fn peers_without_an_address_are_not_asked() {
+        for kind in 0..3 {
+            let (mut discovery, asked, query) = asking();
+            dials(&mut discovery);
+            let mut peers: Vec<KadPeer> = (0..370).map(|_| peer(Vec::new())).collect();
+            let fit = peer(vec![address(1, 2)]);
+            peers.insert(0, fit.clone());
+            let answer = answers(query, &peers).into_iter().nth(kind).unwrap();
+            discovery.on_connection_handler_event(asked, id(), answer);
+            assert_eq!(dials(&mut discovery), [fit.node_id], "kind {kind}");
+        }
     }
 }

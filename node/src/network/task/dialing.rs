@@ -85,7 +85,8 @@ impl Task {
     fn dial_learned(&mut self, dial: DialOpts, choice: Choice) {
         let (connection, peer) = (dial.connection_id(), dial.get_peer_id());
         self.swarm.behaviour_mut().gate.choose(connection, choice);
-        if let Err(error) = self.swarm.dial(dial) {
+        let swarm = &mut self.swarm;
+        if let Err(error) = self.guards.dials.own(|| swarm.dial(dial)) {
             self.on_dial_error(connection, peer, &error);
         }
     }
