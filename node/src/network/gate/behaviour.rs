@@ -6,8 +6,8 @@ use std::time::Instant;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm, dummy,
+    ConnectionDenied, ConnectionId, DialError, FromSwarm, NetworkBehaviour, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId};
 
@@ -61,6 +61,9 @@ impl NetworkBehaviour for Gate {
             FromSwarm::ListenFailure(failure) => drop(self.open.remove(&failure.connection_id)),
             FromSwarm::DialFailure(failure) => {
                 self.open.remove(&failure.connection_id);
+                if let DialError::NoAddresses = failure.error {
+                    self.on_no_address(failure.connection_id, failure.peer_id);
+                }
                 self.on_dial_over(failure.connection_id);
             }
             FromSwarm::ConnectionClosed(closed) => drop(self.open.remove(&closed.connection_id)),

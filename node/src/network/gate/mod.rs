@@ -47,8 +47,8 @@ const DIAL_INTERVAL: Duration = Duration::from_secs(60);
 /// The same time while all outbound places are taken. A dial can then only become a probe.
 const PROBE_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Most peers whose last dial is remembered. Beyond it no further learned peer is dialed until a
-/// record is [`PROBE_INTERVAL`] old.
+/// Most peers whose last dial is remembered. Beyond it the oldest record is forgotten. The peer of
+/// that record may be dialed again sooner, but none of its addresses within a minute.
 const DIALED_MAX: usize = 1024;
 
 /// Why a connection was refused.
@@ -187,6 +187,15 @@ impl Gate {
     pub(crate) fn on_dial_over(&mut self, dial: ConnectionId) {
         self.chosen.remove(&dial);
         self.learned.remove(&dial);
+    }
+
+    /// Nobody was dialed, since no address of the peer is known.
+    fn on_no_address(&mut self, dial: ConnectionId, peer: Option<PeerId>) {
+        if self.learned.contains(&dial)
+            && let Some(peer) = peer
+        {
+            self.dialed.remove(&peer);
+        }
     }
 
     /// Whether somebody waits for a look-up. Then peers may be dialed as often as if places were
@@ -473,7 +482,10 @@ impl Gate {
             let interval = if is_full { PROBE_INTERVAL } else { DIAL_INTERVAL };
             match self.dialed.get(peer) {
                 Some(at) if now.duration_since(*at) < interval => return Err(Refusal::Recent),
-                None if self.dialed.len() >= DIALED_MAX => return Err(Refusal::Full),
+                None if self.dialed.len() >= DIALED_MAX => {
+                    let oldest = self.dialed.values().min().copied();
+                    self.dialed.retain(|_, at| Some(*at) != oldest);
+                }
                 _ => {}
             }
             self.dialed.insert(*peer, now);

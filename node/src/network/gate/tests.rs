@@ -1,6 +1,11 @@
 //! The gate by itself: who gets a place, and who gives one up.
 #![allow(clippy::unwrap_used)]
 
+use std::iter;
+
+use libp2p::swarm::behaviour::{DialFailure, FromSwarm};
+use libp2p::swarm::{DialError, NetworkBehaviour};
+
 use super::probe::PROBE_TIME;
 use super::*;
 
@@ -285,6 +290,34 @@ fn a_learned_peer_is_dialed_once_a_minute_and_less_when_places_are_full() {
     let chosen = world.id();
     world.gate.choose(chosen, Choice::Chosen);
     assert_eq!(world.gate.on_dial(chosen, Some(&peer), world.now, 0), Ok(()));
+}
+
+#[test]
+fn made_up_peers_keep_no_other_from_being_dialed() {
+    let mut world = World::new();
+    let dial = |world: &mut World, peer: PeerId| {
+        let id = world.id();
+        world.gate.on_dial(id, Some(&peer), world.now, 0)?;
+        Ok(id)
+    };
+    for _ in 0..2 * DIALED_MAX {
+        let peer = PeerId::random();
+        let id = dial(&mut world, peer).unwrap();
+        world.gate.on_swarm_event(FromSwarm::DialFailure(DialFailure {
+            peer_id: Some(peer),
+            error: &DialError::NoAddresses,
+            connection_id: id,
+        }));
+    }
+    assert!(world.gate.dialed.is_empty(), "nobody was dialed");
+    let first = PeerId::random();
+    for peer in iter::once(first).chain((0..DIALED_MAX).map(|_| PeerId::random())) {
+        let id = dial(&mut world, peer).unwrap();
+        world.gate.on_dial_over(id);
+        assert_eq!(dial(&mut world, peer), Err(Refusal::Recent));
+    }
+    assert_eq!(world.gate.dialed.len(), DIALED_MAX);
+    assert!(!world.gate.dialed.contains_key(&first), "the oldest record is forgotten");
 }
 
 #[test]
