@@ -45,8 +45,8 @@ pub(crate) type Named = (PeerId, Vec<Multiaddr>);
 pub(crate) enum Event {
     /// Kademlia's own event.
     Kademlia(Box<kad::Event>),
-    /// An answer named these peers.
-    Heard(Vec<Named>),
+    /// An answer of a peer named these others.
+    Heard(PeerId, Vec<Named>),
     /// An answer named these providers. They are among those heard.
     Providers(QueryId, Vec<Named>),
 }
@@ -154,7 +154,7 @@ impl NetworkBehaviour for Discovery {
             HandlerEvent::FindNodeRes { closer_peers, .. } => {
                 self.cut(closer_peers);
                 drop_unreachable(closer_peers);
-                self.tell(Event::Heard(named(closer_peers)));
+                self.tell(Event::Heard(peer, named(closer_peers)));
             }
             HandlerEvent::GetProvidersRes { closer_peers, provider_peers, query_id } => {
                 self.cut(closer_peers);
@@ -163,8 +163,8 @@ impl NetworkBehaviour for Discovery {
                 // A provider without an address may be connected to this node.
                 let providers = named(provider_peers);
                 drop_unreachable(provider_peers);
-                self.tell(Event::Heard(named(closer_peers)));
-                self.tell(Event::Heard(named(provider_peers)));
+                self.tell(Event::Heard(peer, named(closer_peers)));
+                self.tell(Event::Heard(peer, named(provider_peers)));
                 self.tell(Event::Providers(*query_id, providers));
             }
             HandlerEvent::GetRecordRes { closer_peers, .. } => {

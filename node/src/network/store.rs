@@ -11,8 +11,8 @@ use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 
 use super::bans::{Bans, RECORDS_MAX, Record};
-use super::group::Grouping;
-use super::known::{ADDRESSES_MAX, Addresses, Known};
+use super::group::{Group, Grouping};
+use super::known::{ADDRESSES_MAX, Addresses, Known, Source};
 
 /// The version of the file's format.
 const VERSION: u32 = 1;
@@ -72,6 +72,7 @@ impl PeerStore {
                 is_proved: entry.proved,
                 tried_ms: entry.tried_ms.min(now_ms),
                 failures: entry.failures,
+                source: (!entry.proved).then_some(Source::Other(Group::Unknown)),
             });
         }
         for ban in file.offenders.into_iter().take(RECORDS_MAX) {

@@ -35,8 +35,13 @@ const RETRY_MAX_MS: u64 = 3_600_000;
 /// nodes would tell each other of peers that are gone.
 const LATELY_MS: u64 = 3 * 3_600_000;
 
-/// Most addresses of a peer that are taken from others. A peer itself may name more.
+/// Most addresses of a peer that are taken from one source. A peer itself may name more.
 const HEARD_MAX: usize = 2;
+
+/// Most unproved addresses that one source may have in the store, the same number that the inbound
+/// peers of one group may claim together. A larger share would let few sources push out what all
+/// others say. A smaller one would leave a newcomer few addresses of its first peer's answers.
+const PER_SOURCE_MAX: usize = 64;
 
 /// How the last dial of an address ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +81,25 @@ pub(crate) struct Known {
     pub(crate) tried_ms: u64,
     /// Dials that failed since the last success.
     pub(crate) failures: u32,
+    /// Who named it. `None` once a dial has proved it.
+    pub(crate) source: Option<Source>,
+}
+
+/// Who named an address that no dial has proved: a peer, known by the group of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The peer at the address.
+    Itself(Group),
+    /// Another peer. [`Group::Unknown`] after a restart.
+    Other(Group),
+}
+
+impl Source {
+    const fn group(self) -> Group {
+        match self {
+            Self::Itself(group) | Self::Other(group) => group,
+        }
+    }
 }
 
 /// An address of the store, as readers see it.
@@ -143,8 +167,8 @@ struct Count {
     unproved: usize,
 }
 
-/// The addresses, at most [`ADDRESSES_MAX`], [`PER_GROUP_MAX`] of a group and [`PER_PEER_MAX`] of a
-/// peer.
+/// The addresses, at most [`ADDRESSES_MAX`], [`PER_GROUP_MAX`] of a group, [`PER_PEER_MAX`] of a
+/// peer, and [`PER_SOURCE_MAX`] unproved ones of a source.
 pub(crate) struct Addresses {
     grouping: Grouping,
     known: Vec<Known>,
@@ -161,45 +185,75 @@ impl Addresses {
         &self.known
     }
 
-    /// A peer claims these addresses. They replace its earlier claims that no dial has proved.
-    pub(crate) fn claimed(&mut self, peer: PeerId, addresses: &[Multiaddr], now_ms: u64) {
+    /// A peer whose connection is of group `from` claims these addresses. They replace its earlier
+    /// claims that no dial has proved.
+    pub(crate) fn claimed(
+        &mut self,
+        peer: PeerId,
+        addresses: &[Multiaddr],
+        from: Group,
+        now_ms: u64,
+    ) {
         self.retain(|known| {
             known.peer != peer || known.is_proved || addresses.contains(&known.address)
         });
+        let source = Some(Source::Itself(from));
+        for known in self.known.iter_mut().filter(|known| known.peer == peer && !known.is_proved) {
+            known.source = source;
+        }
         for address in addresses {
-            self.insert(self.new_known(peer, address, false, now_ms));
+            self.insert(self.new_known(peer, address, source, now_ms));
         }
     }
 
-    /// Somebody else names addresses of this peer. They are taken in only if no address of the peer
-    /// is known that has not failed. So nobody replaces what a peer says of itself.
-    pub(crate) fn heard(&mut self, peer: PeerId, addresses: &[Multiaddr], now_ms: u64) {
-        if self.known.iter().any(|known| known.peer == peer && known.failures == 0) {
-            return;
+    /// A peer whose connection is of group `from` names addresses of another peer. They are not
+    /// taken in if the peer itself named one that has not failed, or if one is proved. So nobody
+    /// replaces what a peer says of itself, and no source keeps out what others say.
+    pub(crate) fn heard(
+        &mut self,
+        peer: PeerId,
+        addresses: &[Multiaddr],
+        from: Group,
+        now_ms: u64,
+    ) {
+        let source = Source::Other(from);
+        let mut named = 0;
+        for known in self.known.iter().filter(|known| known.peer == peer && known.failures == 0) {
+            match known.source {
+                Some(Source::Other(_)) => named += usize::from(known.source == Some(source)),
+                _ => return,
+            }
         }
-        for address in addresses.iter().take(HEARD_MAX) {
-            self.insert(self.new_known(peer, address, false, now_ms));
+        for address in addresses.iter().take(HEARD_MAX.saturating_sub(named)) {
+            self.insert(self.new_known(peer, address, Some(source), now_ms));
         }
     }
 
-    fn new_known(&self, peer: PeerId, address: &Multiaddr, is_proved: bool, now_ms: u64) -> Known {
+    /// `source` is `None` for a proved address.
+    fn new_known(
+        &self,
+        peer: PeerId,
+        address: &Multiaddr,
+        source: Option<Source>,
+        now_ms: u64,
+    ) -> Known {
         let group = self.grouping.of(address);
         Known {
             peer,
             address: address.clone(),
             group,
             good_ms: now_ms,
-            is_proved,
+            is_proved: source.is_none(),
             tried_ms: 0,
             failures: 0,
+            source,
         }
     }
 
     /// Adds an address. One that must not be dialed is left out, and one that is known already is
-    /// not changed. When there is no room, the
-    /// new address replaces the least valuable one of its own peer if that has too many, of its own
-    /// group if that is full, and else of the group with the most unproved addresses. If none of
-    /// them gives way, the new address is not added.
+    /// not changed. When there is no room, the new address replaces the least valuable one of its
+    /// own peer, source or group if that has too many, and else of the group with the most unproved
+    /// addresses. If none of them gives way, the new address is not added.
     pub(crate) fn insert(&mut self, new: Known) {
         if !is_dialable(&new.address, self.grouping.private)
             || self.known.iter().any(|it| it.peer == new.peer && it.address == new.address)
@@ -208,6 +262,13 @@ impl Addresses {
         }
         let of_peer = self.known.iter().filter(|known| known.peer == new.peer).count();
         if of_peer >= PER_PEER_MAX && !self.make_room(&new, |known| known.peer == new.peer) {
+            return;
+        }
+        let source = new.source.map(Source::group).filter(|group| group.is_limited());
+        let is_of_source =
+            |known: &Known| source.is_some() && known.source.map(Source::group) == source;
+        let of_source = self.known.iter().filter(|known| is_of_source(known)).count();
+        if of_source >= PER_SOURCE_MAX && !self.make_room(&new, is_of_source) {
             return;
         }
         let of_group = self.counts.get(&new.group).map_or(0, |count| count.all);
@@ -267,7 +328,7 @@ impl Addresses {
     /// A dial of the peer at this address succeeded. Returns whether no dial had before.
     pub(crate) fn on_success(&mut self, peer: PeerId, address: &Multiaddr, now_ms: u64) -> bool {
         let mut is_news = false;
-        self.insert(self.new_known(peer, address, true, now_ms));
+        self.insert(self.new_known(peer, address, None, now_ms));
         for known in
             self.known.iter_mut().filter(|known| known.peer == peer && known.address == *address)
         {
@@ -279,6 +340,7 @@ impl Addresses {
             is_news = !known.is_proved || known.tried_ms == 0;
             known.good_ms = now_ms;
             known.is_proved = true;
+            known.source = None;
             known.failures = 0;
             known.tried_ms = now_ms;
         }

@@ -9,6 +9,11 @@ fn at(a: u16, b: u16) -> Multiaddr {
     format!("/ip4/{}.{}.{}.{}/tcp/7700", 1 + a / 256, a % 256, b / 256, b % 256).parse().unwrap()
 }
 
+/// The group of a source. The sources of different numbers are of different groups.
+fn source(number: u16) -> Group {
+    Grouping::default().of(&at(number, 0))
+}
+
 fn addresses() -> Addresses {
     Addresses::new(Grouping::default())
 }
@@ -60,11 +65,12 @@ fn one_group_cannot_push_out_the_others() {
     let honest = PeerId::random();
     addresses.on_success(honest, &at(0, 1), 5);
     for number in 0..2_560 {
-        addresses.claimed(PeerId::random(), &[at(1, number)], 10);
+        addresses.claimed(PeerId::random(), &[at(1, number)], source(number), 10);
     }
     assert_eq!(addresses.all().len(), 10 * PER_GROUP_MAX + 1);
     for number in 0..5_000 {
-        addresses.claimed(PeerId::random(), &[at(2 + number % 3_000, number / 3_000)], 10);
+        let claim = at(2 + number % 3_000, number / 3_000);
+        addresses.claimed(PeerId::random(), &[claim], source(number), 10);
     }
     assert_eq!(addresses.all().len(), ADDRESSES_MAX);
     assert!(addresses.all().iter().any(|known| known.peer == honest));
@@ -78,7 +84,7 @@ fn the_worst_of_a_full_group_gives_way() {
         addresses.on_success(*peer, &at(1, number), 1_000);
     }
     addresses.on_failure(&peers[7], &[at(1, 7)], 2_000);
-    addresses.claimed(PeerId::random(), &[at(1, 99)], 3_000);
+    addresses.claimed(PeerId::random(), &[at(1, 99)], source(1), 3_000);
     assert_eq!(addresses.all().len(), PER_GROUP_MAX);
     assert!(!addresses.all().iter().any(|known| known.peer == peers[7]));
 }
@@ -97,11 +103,11 @@ fn assert_counted(addresses: &Addresses) {
 #[test]
 fn a_peers_next_claim_replaces_its_last_one() {
     let (mut addresses, liar, other) = (addresses(), PeerId::random(), PeerId::random());
-    addresses.claimed(other, &[at(0, 1), at(1, 1)], 1);
+    addresses.claimed(other, &[at(0, 1), at(1, 1)], source(0), 1);
     addresses.on_success(liar, &at(2, 1), 1);
     for round in 0..600 {
         let claim: Vec<Multiaddr> = (0..8).map(|number| at(3 + round, number << 8)).collect();
-        addresses.claimed(liar, &claim, 2);
+        addresses.claimed(liar, &claim, source(2), 2);
         let of_liar: Vec<&Known> =
             addresses.all().iter().filter(|known| known.peer == liar).collect();
         assert_eq!(of_liar.len(), PER_PEER_MAX);
@@ -118,7 +124,7 @@ fn a_peers_next_claim_replaces_its_last_one() {
         addresses.on_success(liar, &at(4, number << 8), 3);
     }
     assert_eq!(addresses.all().iter().filter(|known| known.peer == liar).count(), PER_PEER_MAX);
-    addresses.claimed(other, &[], 4);
+    addresses.claimed(other, &[], source(0), 4);
     addresses.forget(&liar);
     assert!(addresses.all().is_empty());
     assert_counted(&addresses);
@@ -133,7 +139,7 @@ fn claims_push_out_no_address_that_works() {
         addresses.on_success(*peer, &at(0, number), 5);
     }
     for number in 0..5_000 {
-        addresses.claimed(PeerId::random(), &[at(1 + number, 0)], 10);
+        addresses.claimed(PeerId::random(), &[at(1 + number, 0)], source(number), 10);
     }
     assert_eq!(addresses.all().len(), ADDRESSES_MAX);
     let kept =
@@ -149,7 +155,7 @@ fn claims_push_out_no_address_that_works() {
 fn only_who_may_be_dialed_is_picked() {
     let mut addresses = addresses();
     let (one, other) = (PeerId::random(), PeerId::random());
-    addresses.claimed(one, &[at(1, 1)], 1);
+    addresses.claimed(one, &[at(1, 1)], source(1), 1);
     addresses.on_success(other, &at(2, 1), 1);
     for random in 0..20 {
         assert_eq!(addresses.pick(5, random, |peer, _| *peer == one).unwrap().peer, one);
@@ -163,26 +169,73 @@ fn only_who_may_be_dialed_is_picked() {
 #[test]
 fn nobody_replaces_what_a_peer_says_of_itself() {
     let (mut addresses, peer) = (addresses(), PeerId::random());
-    addresses.claimed(peer, &[at(1, 1)], 1);
-    addresses.heard(peer, &[at(2, 1)], 1);
+    addresses.claimed(peer, &[at(1, 1)], source(1), 1);
+    addresses.heard(peer, &[at(2, 1)], source(2), 1);
     let of_peer = |addresses: &Addresses| -> Vec<Multiaddr> {
         addresses.all().iter().map(|known| known.address.clone()).collect()
     };
     assert_eq!(of_peer(&addresses), [at(1, 1)]);
     // A claim that fails leaves room for what others say.
     addresses.on_failure(&peer, &[at(1, 1)], 2);
-    addresses.heard(peer, &[at(2, 1), at(3, 1), at(4, 1)], 3);
+    addresses.heard(peer, &[at(2, 1), at(3, 1), at(4, 1)], source(2), 3);
     assert_eq!(of_peer(&addresses), [at(1, 1), at(2, 1), at(3, 1)]);
     // What must not be dialed is not remembered, whoever says it.
     let (liar, private) = (PeerId::random(), "/ip4/10.0.0.1/tcp/1".parse().unwrap());
-    addresses.heard(liar, &[private], 3);
+    addresses.heard(liar, &[private], source(2), 3);
     assert_eq!(addresses.all().len(), 3);
+}
+
+/// A source names a peer for each of thousands of groups, or comes with ever new identities that
+/// claim addresses. Both replace only what the source said before.
+#[test]
+fn one_source_cannot_push_out_what_others_say() {
+    let mut addresses = addresses();
+    let honest: Vec<PeerId> = (0..100).map(|_| PeerId::random()).collect();
+    for (number, peer) in (0..).zip(&honest) {
+        addresses.heard(*peer, &[at(number, 0)], source(number % 2), 1);
+    }
+    let liar = source(7);
+    for number in 0..5_000 {
+        addresses.heard(PeerId::random(), &[at(100 + number, 0)], liar, 2);
+        addresses.claimed(PeerId::random(), &[at(5_100 + number, 0)], liar, 2);
+    }
+    let of_liar = addresses.all().iter().filter(|known| !honest.contains(&known.peer)).count();
+    assert_eq!((of_liar, addresses.all().len()), (PER_SOURCE_MAX, PER_SOURCE_MAX + honest.len()));
+    // What has failed gives way first, and a proved address counts for no source.
+    let (reached, failed) = (PeerId::random(), PeerId::random());
+    addresses.heard(reached, &[at(1, 1)], liar, 2);
+    addresses.on_success(reached, &at(1, 1), 3);
+    addresses.heard(failed, &[at(2, 1)], liar, 4);
+    addresses.on_failure(&failed, &[at(2, 1)], 5);
+    for number in 0..100 {
+        addresses.heard(PeerId::random(), &[at(11_000 + number, 0)], liar, 6);
+    }
+    let has = |peer| addresses.all().iter().any(|known| known.peer == peer);
+    assert!(has(reached) && !has(failed));
+    assert_counted(&addresses);
+}
+
+#[test]
+fn a_liar_that_names_a_peer_first_keeps_no_other_source_out() {
+    let (mut addresses, peer) = (addresses(), PeerId::random());
+    addresses.heard(peer, &[at(1, 1)], source(1), 1);
+    addresses.heard(peer, &[at(2, 1), at(3, 1), at(4, 1)], source(1), 1);
+    let known = |addresses: &Addresses| -> Vec<Multiaddr> {
+        addresses.all().iter().map(|known| known.address.clone()).collect()
+    };
+    assert_eq!(known(&addresses), [at(1, 1), at(2, 1)], "two of a source");
+    addresses.heard(peer, &[at(5, 1)], source(2), 2);
+    assert_eq!(known(&addresses), [at(1, 1), at(2, 1), at(5, 1)]);
+    // What the peer says of itself replaces all that.
+    addresses.claimed(peer, &[at(5, 1)], source(3), 3);
+    addresses.heard(peer, &[at(6, 1)], source(4), 4);
+    assert_eq!(known(&addresses), [at(5, 1)]);
 }
 
 #[test]
 fn only_who_was_reached_lately_is_passed_on() {
     let (mut addresses, peer) = (addresses(), PeerId::random());
-    addresses.claimed(peer, &[at(1, 1), at(2, 1), at(3, 1)], 1);
+    addresses.claimed(peer, &[at(1, 1), at(2, 1), at(3, 1)], source(1), 1);
     assert!(addresses.reached_lately(&peer, 1).is_empty());
     assert_eq!(addresses.unreached(&peer, 1), [at(1, 1), at(2, 1), at(3, 1)]);
     assert!(addresses.on_success(peer, &at(1, 1), 2));
@@ -200,7 +253,7 @@ fn a_look_is_at_who_waits_longest() {
     let mut addresses = addresses();
     let peers: Vec<PeerId> = (0..4).map(|_| PeerId::random()).collect();
     for (number, peer) in (0..).zip(&peers) {
-        addresses.claimed(*peer, &[at(1, number)], 1);
+        addresses.claimed(*peer, &[at(1, number)], source(1), 1);
     }
     addresses.on_failure(&peers[0], &[at(1, 0)], 2);
     addresses.on_success(peers[1], &at(1, 1), 4);

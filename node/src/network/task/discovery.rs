@@ -15,6 +15,7 @@ use crate::network::callbacks::Answer;
 use crate::network::dials::without_peer;
 use crate::network::discovery::{Event, Named};
 use crate::network::gate::Choice;
+use crate::network::group::Group;
 use crate::network::known::KnownAddress;
 
 /// When peers are asked for others, counted from the first entry of the routing table. At first a
@@ -34,7 +35,7 @@ impl Task {
                 self.metrics.record(event.as_ref());
                 self.on_kademlia(*event);
             }
-            Event::Heard(peers) => self.on_heard(peers),
+            Event::Heard(from, peers) => self.on_heard(&from, peers),
             Event::Providers(query, providers) => self.on_providers(query, providers),
         }
     }
@@ -60,13 +61,19 @@ impl Task {
         }
     }
 
+    /// The group of a connected peer.
+    pub(super) fn group_of(&self, peer: &PeerId) -> Option<Group> {
+        self.peers.address(peer).map(|address| self.grouping.of(address))
+    }
+
     /// A peer answered that it knows these others.
-    fn on_heard(&mut self, peers: Vec<Named>) {
+    fn on_heard(&mut self, from: &PeerId, peers: Vec<Named>) {
         let (local, now_ms) = (*self.swarm.local_peer_id(), wall_ms());
+        let Some(from) = self.group_of(from) else { return };
         for (peer, addresses) in peers {
             if peer != local && self.store.bans.until(&peer, now_ms).is_none() {
                 let addresses: Vec<Multiaddr> = addresses.iter().map(without_peer).collect();
-                self.store.addresses.heard(peer, &addresses, now_ms);
+                self.store.addresses.heard(peer, &addresses, from, now_ms);
             }
         }
     }

@@ -59,7 +59,9 @@ impl Task {
         let claims = info.listen_addrs.iter().map(without_peer);
         let claims = claims.filter(|claim| serves_discovery && is_dialable(claim, private));
         let claims: Vec<Multiaddr> = claims.take(ADDRESSES_MAX).collect();
-        self.store.addresses.claimed(peer, &claims, wall_ms());
+        if let Some(from) = self.group_of(&peer) {
+            self.store.addresses.claimed(peer, &claims, from, wall_ms());
+        }
         self.admit(peer);
         self.route(peer);
         self.call_back(peer);
