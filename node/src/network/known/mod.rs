@@ -77,7 +77,7 @@ pub(crate) struct Known {
     pub(crate) good_ms: u64,
     /// Whether a dial has ever succeeded.
     pub(crate) is_proved: bool,
-    /// When it was last dialed; 0 if never.
+    /// When it was last dialed, or was to be dialed; 0 if never.
     pub(crate) tried_ms: u64,
     /// Dials that failed since the last success.
     pub(crate) failures: u32,
@@ -136,6 +136,8 @@ impl Known {
     /// How the last dial ended.
     pub(crate) fn outcome(&self) -> Outcome {
         match (self.tried_ms, self.failures) {
+            // A dial that our own rules stop shows nothing.
+            (_, 0) if !self.is_proved => Outcome::Untried,
             (0, _) => Outcome::Untried,
             (_, 0) => Outcome::Reached,
             _ => Outcome::Failed,
@@ -347,6 +349,15 @@ impl Addresses {
         is_news
     }
 
+    /// A dial of the peer at this address begins. However it ends, other addresses are looked at
+    /// before it is this one's turn again.
+    pub(crate) fn on_dial(&mut self, peer: &PeerId, address: &Multiaddr, now_ms: u64) {
+        let is_one = |known: &&mut Known| known.peer == *peer && known.address == *address;
+        for known in self.known.iter_mut().filter(is_one) {
+            known.tried_ms = now_ms;
+        }
+    }
+
     /// The peer was connected until now, so its addresses without failures count as working until
     /// now.
     pub(crate) fn on_left(&mut self, peer: &PeerId, now_ms: u64) {
@@ -369,6 +380,11 @@ impl Addresses {
         !self.known.iter().any(|known| known.peer == *peer)
     }
 
+    /// Forgets an address of a peer.
+    pub(crate) fn forget_address(&mut self, peer: &PeerId, address: &Multiaddr) {
+        self.retain(|known| known.peer != *peer || known.address != *address);
+    }
+
     /// Forgets all addresses of a peer.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.retain(|known| known.peer != *peer);
@@ -388,9 +404,10 @@ impl Addresses {
         lately.map(|known| known.address.clone()).collect()
     }
 
-    /// The address to look at next, among those that are due and that `may` allows. If `is_proved`,
-    /// it is the one that was last known to work the longest ago. Otherwise it is one that no dial
-    /// has proved: the one that was tried the longest ago, or never.
+    /// The address to look at next, among those that are due and that `may` allows: one that a dial
+    /// has proved, or else one that none has. It is the one that waits longest since it was last
+    /// known to work, first heard of or dialed. So newer ones cannot keep it waiting, however many
+    /// there are.
     pub(crate) fn stalest(
         &self,
         is_proved: bool,
@@ -400,10 +417,7 @@ impl Addresses {
         let due = self.known.iter().filter(|known| {
             known.is_proved == is_proved && known.may_try(now_ms) && may(&known.peer)
         });
-        due.min_by_key(|known| match is_proved {
-            true => (known.good_ms, known.peer),
-            false => (known.tried_ms, known.peer),
-        })
+        due.min_by_key(|known| known.good_ms.max(known.tried_ms))
     }
 
     /// An address to dial, chosen by `random` among those that are due and that `may` allows.

@@ -248,6 +248,32 @@ fn only_who_was_reached_lately_is_passed_on() {
     assert!(addresses.reached_lately(&peer, 5).is_empty());
 }
 
+/// A source names ever new peers, and nothing comes of a look at any of them. Ground identities do
+/// not come first.
+#[test]
+fn new_addresses_keep_no_older_one_from_being_looked_at() {
+    let mut addresses = addresses();
+    let mut peers: Vec<PeerId> = (0..20).map(|_| PeerId::random()).collect();
+    peers.sort();
+    let (honest, liars) = (peers.pop().unwrap(), peers);
+    for (number, liar) in (0..).zip(&liars) {
+        addresses.heard(*liar, &[at(1 + number, 0)], source(1), 1);
+    }
+    addresses.heard(honest, &[at(0, 1)], source(2), 2);
+    for now in 3.. {
+        assert!(now < 100, "the honest peer is never looked at");
+        let look = addresses.stalest(false, now, |_| true).unwrap();
+        let (peer, address) = (look.peer, look.address.clone());
+        if peer == honest {
+            break;
+        }
+        addresses.on_dial(&peer, &address, now);
+        assert!(addresses.all().iter().all(|known| known.outcome() == Outcome::Untried));
+        addresses.forget(&liars[usize::try_from(now).unwrap() % liars.len()]);
+        addresses.heard(peer, &[at(100 + u16::try_from(now).unwrap(), 0)], source(1), now);
+    }
+}
+
 #[test]
 fn a_look_is_at_who_waits_longest() {
     let mut addresses = addresses();

@@ -67,9 +67,14 @@ impl Task {
     }
 
     /// Dials an address of the store.
-    fn dial_stored(&mut self, peer: PeerId, address: &Multiaddr) {
+    pub(super) fn dial_stored(&mut self, peer: PeerId, address: &Multiaddr) {
+        self.store.addresses.on_dial(&peer, address, wall_ms());
         let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]);
-        self.dial_learned(dial.allocate_new_port().build(), Choice::Chosen);
+        let dialed = self.dial_learned(dial.allocate_new_port().build(), Choice::Chosen);
+        if let Err(DialError::NoAddresses) = dialed {
+            // This node listens there itself.
+            self.store.addresses.forget_address(&peer, address);
+        }
     }
 
     /// Dials a peer that has what this node fetches, unless it is connected.
@@ -77,18 +82,18 @@ impl Task {
         let is_left_alone = self.swarm.is_connected(&peer) || self.faults.is_cut(&peer);
         if !is_left_alone && !addresses.is_empty() {
             let dial = DialOpts::peer_id(peer).addresses(addresses).allocate_new_port();
-            self.dial_learned(dial.build(), Choice::Holder);
+            // The task has handled an error already.
+            let _ = self.dial_learned(dial.build(), Choice::Holder);
         }
     }
 
     /// Dials an address to which the rules for learned addresses apply.
-    fn dial_learned(&mut self, dial: DialOpts, choice: Choice) {
+    fn dial_learned(&mut self, dial: DialOpts, choice: Choice) -> Result<(), DialError> {
         let (connection, peer) = (dial.connection_id(), dial.get_peer_id());
         self.swarm.behaviour_mut().gate.choose(connection, choice);
         let swarm = &mut self.swarm;
-        if let Err(error) = self.guards.dials.own(|| swarm.dial(dial)) {
-            self.on_dial_error(connection, peer, &error);
-        }
+        let dialed = self.guards.dials.own(|| swarm.dial(dial));
+        dialed.inspect_err(|error| self.on_dial_error(connection, peer, error))
     }
 
     /// A seed has answered: its addresses are dialed as those that a peer gave.
@@ -98,7 +103,8 @@ impl Task {
             Ok(addresses) => {
                 tracing::info!(%name, addresses = addresses.len(), "a seed names nodes");
                 for address in addresses {
-                    self.dial_learned(bootstrap::dial(&address), Choice::Chosen);
+                    // The task has handled an error already.
+                    let _ = self.dial_learned(bootstrap::dial(&address), Choice::Chosen);
                 }
             }
         }

@@ -10,6 +10,8 @@ mod gossip;
 mod links;
 mod peers;
 mod saving;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,0 +1,45 @@
+//! The task by itself, without running it.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::network::known::Outcome;
+
+/// A task of a public network, or of a private one.
+fn task(private: bool) -> Task {
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    let config = NetworkConfig { private, listen, ..NetworkConfig::default() };
+    Task::new(config, &mut Registry::default()).unwrap().0
+}
+
+/// Waits until the task's node listens, and returns where.
+async fn listening(task: &mut Task) -> Multiaddr {
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = task.swarm.select_next_some().await {
+            return address;
+        }
+    }
+}
+
+fn knows(task: &Task, peer: PeerId) -> Option<Outcome> {
+    let known = task.store.addresses.all().iter().find(|known| known.peer == peer);
+    known.map(|known| known.outcome())
+}
+
+#[tokio::test]
+async fn an_address_of_this_node_and_one_that_is_refused_stop_no_look() {
+    let mut task = task(true);
+    let own = listening(&mut task).await;
+    let [one, other] = [PeerId::random(), PeerId::random()];
+    let from = task.grouping.of(&own);
+    task.store.addresses.heard(one, std::slice::from_ref(&own), from, 1);
+    task.dial_stored(one, &own);
+    assert_eq!(knows(&task, one), None, "this node listens there itself");
+    // The gate refuses the dial of a banned peer.
+    let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+    task.store.addresses.heard(other, std::slice::from_ref(&address), from, 1);
+    let bans = [(other, u64::MAX)].into();
+    task.swarm.behaviour_mut().gate.set_bans(bans, Default::default());
+    task.dial_stored(other, &address);
+    assert!(task.store.addresses.all().iter().all(|known| known.tried_ms > 0));
+    assert_eq!(knows(&task, other), Some(Outcome::Untried));
+}
