@@ -178,8 +178,10 @@ impl Task {
                 tracing::debug!(%peer, "forgot a peer that cannot be reached");
             }
             // Until it is reached again, other nodes do not learn of the peer from us, and no query
-            // asks it.
-            self.unroute(&peer);
+            // asks it. An address that only another peer named says nothing of it.
+            if self.store.addresses.reached_lately(&peer, wall_ms()).is_empty() {
+                self.unroute(&peer);
+            }
         }
     }
 

@@ -1,6 +1,11 @@
 //! The task by itself, without running it.
 #![allow(clippy::unwrap_used)]
 
+use std::io;
+
+use libp2p::TransportError;
+use libp2p::swarm::{ConnectionId, DialError};
+
 use super::*;
 use crate::network::known::Outcome;
 
@@ -42,4 +47,30 @@ async fn an_address_of_this_node_and_one_that_is_refused_stop_no_look() {
     task.dial_stored(other, &address);
     assert!(task.store.addresses.all().iter().all(|known| known.tried_ms > 0));
     assert_eq!(knows(&task, other), Some(Outcome::Untried));
+}
+
+/// The peers of the routing table.
+fn routed(task: &mut Task) -> Vec<PeerId> {
+    let kad = &mut task.swarm.behaviour_mut().discovery.kad;
+    let buckets = kad.kbuckets();
+    buckets
+        .flat_map(|bucket| bucket.iter().map(|it| *it.node.key.preimage()).collect::<Vec<_>>())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_false_address_takes_no_peer_out_of_the_routing_table() {
+    let (mut task, peer) = (task(true), PeerId::random());
+    let [true_one, other, lie]: [Multiaddr; 3] =
+        [1, 2, 3].map(|port| format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap());
+    for address in [&true_one, &other] {
+        task.store.addresses.on_success(peer, address, wall_ms());
+        task.swarm.behaviour_mut().discovery.kad.add_address(&peer, address.clone());
+    }
+    for (failed, is_routed) in [(&lie, true), (&other, true), (&true_one, false)] {
+        let failure = TransportError::Other(io::ErrorKind::ConnectionRefused.into());
+        let error = DialError::Transport(vec![(failed.clone(), failure)]);
+        task.on_dial_error(ConnectionId::new_unchecked(1), Some(peer), &error);
+        assert_eq!(routed(&mut task).contains(&peer), is_routed, "{failed}");
+    }
 }
