@@ -384,10 +384,10 @@ impl Gate {
             if self.named.contains(&peer) || self.replaces(&peer) || self.has_outbound_place(group)
             {
                 None
-            } else if Probe::may_join(purpose, open.filter_map(|open| open.probe))
+            } else if Probe::may_join(purpose, group, open.filter_map(|open| open.probe))
                 && self.closing() < CLOSING_MAX
             {
-                Some(Probe::new(purpose, now))
+                Some(Probe::new(purpose, group, now))
             } else {
                 return Err(Refusal::Full);
             };

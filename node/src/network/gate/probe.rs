@@ -2,8 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use crate::network::group::Group;
+
 /// Most probes at a time: connections that only a Kademlia query or a look wanted.
 pub(super) const PROBES_MAX: usize = 8;
+
+/// Most of them that only a query wanted. The others are left to looks.
+const QUERIES_MAX: usize = 6;
 
 /// How long a probe lives: long enough for both sides to hear which chain the other is on, to ask
 /// and to answer.
@@ -26,23 +31,35 @@ pub(super) enum Purpose {
     Fetch,
 }
 
-/// The end and the purpose of a connection without a place.
+/// A connection without a place: its end, its purpose and the group of its address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probe {
     pub(super) until: Instant,
     pub(super) purpose: Purpose,
+    group: Group,
 }
 
 impl Probe {
-    pub(super) fn new(purpose: Purpose, now: Instant) -> Self {
+    pub(super) fn new(purpose: Purpose, group: Group, now: Instant) -> Self {
         let time = if purpose == Purpose::Fetch { FETCH_TIME } else { PROBE_TIME };
-        Self { until: now + time, purpose }
+        Self { until: now + time, purpose, group }
     }
 
-    /// Whether there may be another one for this purpose beside these.
-    pub(super) fn may_join(purpose: Purpose, others: impl Iterator<Item = Self>) -> bool {
-        let is_fetch = purpose == Purpose::Fetch;
-        let most = if is_fetch { FETCHES_MAX } else { PROBES_MAX };
-        others.filter(|other| (other.purpose == Purpose::Fetch) == is_fetch).count() < most
+    /// Whether there may be another one for this purpose and of this group beside these.
+    pub(super) fn may_join(
+        purpose: Purpose,
+        group: Group,
+        others: impl Iterator<Item = Self>,
+    ) -> bool {
+        let (fetches, probes): (Vec<Self>, Vec<Self>) =
+            others.partition(|other| other.purpose == Purpose::Fetch);
+        if purpose == Purpose::Fetch {
+            return fetches.len() < FETCHES_MAX;
+        }
+        let queries = probes.iter().filter(|other| other.purpose == Purpose::Query).count();
+        let is_crowded = group.is_limited() && probes.iter().any(|other| other.group == group);
+        probes.len() < PROBES_MAX
+            && (purpose == Purpose::Look || queries < QUERIES_MAX)
+            && !is_crowded
     }
 }

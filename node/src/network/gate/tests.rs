@@ -159,10 +159,17 @@ fn outbound_places_are_for_groups_and_probes_are_closed() {
         world.outbound(PeerId::random(), &format!("5.5.{group}.1")).unwrap();
     }
     assert_eq!(world.gate.outbound(), 4);
-    let probes: Vec<_> = (10..17)
+    let mut probes: Vec<_> = (10..15)
         .map(|g| world.outbound(PeerId::random(), &format!("5.5.{g}.1")).unwrap())
         .collect();
-    assert_eq!(world.outbound(PeerId::random(), "5.5.99.1"), Err(Refusal::Full), "so many probes");
+    assert_eq!(world.outbound(PeerId::random(), "5.5.99.1"), Err(Refusal::Full), "so many queries");
+    let look = |world: &mut World, ip: &str| {
+        world.gate.choose(ConnectionId::new_unchecked(world.last + 1), Choice::Chosen);
+        world.outbound(PeerId::random(), ip)
+    };
+    assert_eq!(look(&mut world, "5.5.10.2"), Err(Refusal::Full), "one probe of a group");
+    probes.extend([20, 21].map(|g| look(&mut world, &format!("5.5.{g}.1")).unwrap()));
+    assert_eq!(look(&mut world, "5.5.99.1"), Err(Refusal::Full), "so many probes");
     assert_eq!(world.closes(), []);
 
     // When a place becomes free, the oldest probe of a group without a place gets it.
