@@ -79,11 +79,17 @@ fn is_global_v4(ip: Ipv4Addr) -> bool {
         || ip.is_documentation())
 }
 
-/// Only 2000::/3 is assigned for public use, and 2001:db8::/32 in it is for documentation.
+/// Only 2000::/3 is assigned for public use. In it are 2001::/23 for protocols, Teredo among them,
+/// 2001:db8::/32 and 3fff::/20 for documentation, and 2002::/16 for 6to4. An address of Teredo or
+/// 6to4 contains an IPv4 address, which may be private. As each IPv4 address has a /48 of its own,
+/// an IPv4 /24 would count as many groups.
 fn is_global_v6(ip: Ipv6Addr) -> bool {
-    let first = ip.segments()[0];
-    let documentation = first == 0x2001 && ip.segments()[1] == 0xdb8;
-    first & 0xe000 == 0x2000 && !documentation
+    let [first, second, ..] = ip.segments();
+    let protocols = first == 0x2001 && second < 0x200;
+    let documentation =
+        (first == 0x2001 && second == 0xdb8) || (first == 0x3fff && second < 0x1000);
+    let six_to_four = first == 0x2002;
+    first & 0xe000 == 0x2000 && !(protocols || documentation || six_to_four)
 }
 
 #[cfg(test)]
@@ -114,6 +120,11 @@ mod tests {
             ("/ip6/fd00::1/tcp/7700", false, true),
             ("/ip6/::ffff:10.0.0.1/tcp/7700", false, true),
             ("/ip6/2606:4700::1/tcp/7700", true, true),
+            ("/ip6/2001:200::1/tcp/7700", true, true),
+            ("/ip6/2001:0:808:808::1/tcp/7700", false, true),
+            ("/ip6/2002:808:808::1/tcp/7700", false, true),
+            ("/ip6/2001:db8::1/tcp/7700", false, true),
+            ("/ip6/3fff::1/tcp/7700", false, true),
             ("/dns4/cairn.example/tcp/7700", false, false),
             ("/memory/7", false, false),
         ];
