@@ -27,6 +27,7 @@ use super::socket::Sockets;
 use super::transport::Guarded;
 use super::wire::Names;
 use super::{NetworkConfig, NetworkError};
+use crate::accounts::Accounts;
 
 /// How long a dial may take: resolving a name, connecting, and the handshakes.
 const DIAL_TIME: Duration = Duration::from_secs(10);
@@ -61,13 +62,14 @@ pub(crate) struct Behaviour {
     pub(crate) links: links::Behaviour,
 }
 
-/// Counts and limits that the transport and the network's task share.
+/// Counts and limits that the transport, discovery and the network's task share.
 #[derive(Clone)]
 pub(crate) struct Guards {
     pub(crate) sockets: Sockets,
     pub(crate) written: Written,
     pub(crate) dials: Dials,
     pub(crate) handshakes: Handshakes,
+    pub(crate) accounts: Accounts<PeerId>,
     /// `None` if no faults can be set. Then connections are not wrapped.
     pub(crate) faults: Option<Faults>,
 }
@@ -83,6 +85,7 @@ impl Guards {
             written: Written::default(),
             dials: Dials::new(grouping),
             handshakes,
+            accounts: Accounts::default(),
             faults: config.faults.then(Faults::default),
         }
     }
@@ -102,7 +105,7 @@ pub(crate) fn swarm(
     let local = config.identity.public().to_peer_id();
     Ok(Swarm::new(
         transport(config, registry, guards)?,
-        behaviour(config, names, local, guards.faults.clone())?,
+        behaviour(config, names, local, guards)?,
         local,
         swarm_config(),
     ))
@@ -156,13 +159,15 @@ fn behaviour(
     config: &NetworkConfig,
     names: &Names,
     local: PeerId,
-    faults: Option<Faults>,
+    guards: &Guards,
 ) -> Result<Behaviour, NetworkError> {
+    let discovery =
+        Discovery::new(kad(config, names, local), config.private, guards.accounts.clone());
     let mesh = if config.small_mesh { Mesh::SMALL } else { Mesh::NORMAL };
     // A message for a peer that is cut off waits until the cut ends.
-    let queue_time = if faults.is_some() { HELD_QUEUE_TIME } else { gossip::QUEUE_TIME };
+    let queue_time = if guards.faults.is_some() { HELD_QUEUE_TIME } else { gossip::QUEUE_TIME };
     Ok(Behaviour {
-        gate: Gate::new(config.limits, config.grouping(), faults),
+        gate: Gate::new(config.limits, config.grouping(), guards.faults.clone()),
         memory: Some(match config.limits.memory_bytes {
             Some(bytes) => memory_connection_limits::Behaviour::with_max_bytes(bytes),
             None => memory_connection_limits::Behaviour::with_max_percentage(MEMORY_PART),
@@ -170,7 +175,7 @@ fn behaviour(
         .into(),
         ping: ping::Behaviour::new(ping::Config::new().with_timeout(Duration::from_secs(30))),
         identify: identify(config, names),
-        discovery: Discovery::new(kad(config, names, local), config.private),
+        discovery,
         mdns: mdns(config, local).into(),
         gossip: gossip::behaviour(names, mesh, config.private, queue_time)
             .map_err(NetworkError::Gossip)?,

@@ -14,14 +14,16 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::kad::{self, K_VALUE, KadPeer, QueryId};
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
+use protocol::budget::Cost;
 
 use super::address::is_dialable;
 use super::dials::without_peer;
 use super::providers::Providers;
+use crate::accounts::Accounts;
 
 /// Most peers taken from one list of an answer: as many as an honest answer has.
 const ANSWER_PEERS_MAX: usize = K_VALUE.get();
@@ -30,12 +32,20 @@ const ANSWER_PEERS_MAX: usize = K_VALUE.get();
 /// more, one answer could have this node dial many strangers.
 const PEER_ADDRESSES_MAX: usize = 4;
 
+/// Look-ups that are charged for a request or a record: those of the nearest 20 peers, and of what
+/// is known of the sender and of the key.
+const LOOK_UPS: u64 = 40;
+
+/// Most bytes of a request or a record, which Kademlia's frames have. Each is charged as many.
+const REQUEST_BYTES_MAX: usize = 16 << 10;
+
 /// Most answers that wait for the network's task, which takes them before it waits itself. Further
 /// ones are not read.
 const ANSWERS_MAX: usize = 64;
 
 type Kademlia = kad::Behaviour<Providers>;
 type HandlerEvent = THandlerOutEvent<Kademlia>;
+type HandlerIn = THandlerInEvent<Kademlia>;
 
 /// A peer and its addresses, as an answer names them.
 pub(crate) type Named = (PeerId, Vec<Multiaddr>);
@@ -55,13 +65,38 @@ pub(crate) enum Event {
 pub(crate) struct Discovery {
     pub(crate) kad: Kademlia,
     private: bool,
+    accounts: Accounts<PeerId>,
     answers: VecDeque<Event>,
+    /// Requests that are refused: their streams are closed without an answer.
+    refused: VecDeque<(PeerId, ConnectionId, HandlerIn)>,
 }
 
 impl Discovery {
     /// `private`: see [`is_dialable`].
-    pub(crate) fn new(kad: Kademlia, private: bool) -> Self {
-        Self { kad, private, answers: VecDeque::new() }
+    pub(crate) fn new(kad: Kademlia, private: bool, accounts: Accounts<PeerId>) -> Self {
+        let (answers, refused) = (VecDeque::new(), VecDeque::new());
+        Self { kad, private, accounts, answers, refused }
+    }
+
+    /// Charges a request or a record to the account of its sender. Returns whether it is refused,
+    /// because the account is empty. All other events cost nothing.
+    fn refuses(&mut self, peer: PeerId, id: ConnectionId, event: &HandlerEvent) -> bool {
+        let reset = match event {
+            HandlerEvent::FindNodeReq { request_id, .. }
+            | HandlerEvent::GetProvidersReq { request_id, .. }
+            | HandlerEvent::GetRecord { request_id, .. }
+            | HandlerEvent::PutRecord { request_id, .. } => Some(HandlerIn::Reset(*request_id)),
+            HandlerEvent::AddProvider { .. } => None,
+            _ => return false,
+        };
+        let is_refused = !self.accounts.admits(&peer);
+        if is_refused {
+            self.refused.extend(reset.map(|reset| (peer, id, reset)));
+        } else {
+            let cost = Cost::request(REQUEST_BYTES_MAX).and(Cost::look_ups(LOOK_UPS, 0));
+            self.accounts.charge(&peer, &cost);
+        }
+        is_refused
     }
 
     fn tell(&mut self, answer: Event) {
@@ -149,6 +184,9 @@ impl NetworkBehaviour for Discovery {
         id: ConnectionId,
         mut event: THandlerOutEvent<Self>,
     ) {
+        if self.refuses(peer, id, &event) {
+            return;
+        }
         // A peer may send any kind of answer, whatever it was asked.
         match &mut event {
             HandlerEvent::FindNodeRes { closer_peers, .. } => {
@@ -180,6 +218,10 @@ impl NetworkBehaviour for Discovery {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some((peer_id, connection, event)) = self.refused.pop_front() {
+            let handler = NotifyHandler::One(connection);
+            return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event });
+        }
         if let Some(answer) = self.answers.pop_front() {
             return Poll::Ready(ToSwarm::GenerateEvent(answer));
         }
@@ -192,18 +234,19 @@ impl NetworkBehaviour for Discovery {
 mod tests {
     use futures::task::noop_waker;
     use libp2p::StreamProtocol;
-    use libp2p::kad::ConnectionType;
+    use libp2p::kad::{ConnectionType, RecordKey};
 
     use super::*;
 
     /// Discovery that asks one peer, and its query.
     fn asking() -> (Discovery, PeerId, QueryId) {
         let (local, asked) = (PeerId::random(), PeerId::random());
-        let config = kad::Config::new(StreamProtocol::new("/test/kad"));
+        let mut config = kad::Config::new(StreamProtocol::new("/test/kad"));
+        config.set_record_filtering(kad::StoreInserts::FilterBoth);
         let mut kad = kad::Behaviour::with_config(local, Providers::new(local, 0), config);
         kad.add_address(&asked, address(1, 1));
         let query = kad.get_closest_peers(PeerId::random());
-        (Discovery::new(kad, false), asked, query)
+        (Discovery::new(kad, false, Accounts::default()), asked, query)
     }
 
     fn address(group: usize, host: usize) -> Multiaddr {
@@ -222,16 +265,24 @@ mod tests {
         ConnectionId::new_unchecked(1)
     }
 
+    fn events(discovery: &mut Discovery) -> Vec<ToSwarm<Event, HandlerIn>> {
+        let waker = noop_waker();
+        let mut events = Vec::new();
+        while let Poll::Ready(event) = discovery.poll(&mut Context::from_waker(&waker)) {
+            events.push(event);
+        }
+        events
+    }
+
     /// The peers that Kademlia wants to dial.
     fn dials(discovery: &mut Discovery) -> Vec<PeerId> {
-        let waker = noop_waker();
-        let mut dials = Vec::new();
-        while let Poll::Ready(event) = discovery.poll(&mut Context::from_waker(&waker)) {
-            if let ToSwarm::Dial { opts } = event {
-                dials.extend(opts.get_peer_id());
-            }
-        }
+        let dials = events(discovery).into_iter();
         dials
+            .filter_map(|event| match event {
+                ToSwarm::Dial { opts } => opts.get_peer_id(),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Every kind of answer that Kademlia takes as one to a query.
@@ -246,6 +297,28 @@ mod tests {
             },
             HandlerEvent::GetRecordRes { record: None, closer_peers, query_id },
         ]
+    }
+
+    #[test]
+    fn records_are_charged_and_those_of_a_peer_without_budget_ignored() {
+        let (mut discovery, holder, _) = asking();
+        let accounts = discovery.accounts.clone();
+        let mut records = || {
+            let provider = KadPeer { node_id: holder, ..peer(vec![address(1, 1)]) };
+            let event = HandlerEvent::AddProvider { key: RecordKey::new(&[7; 32]), provider };
+            discovery.on_connection_handler_event(holder, id(), event);
+            let told = events(&mut discovery).into_iter().filter(|event| match event {
+                ToSwarm::GenerateEvent(Event::Kademlia(event)) => {
+                    matches!(**event, kad::Event::InboundRequest { .. })
+                }
+                _ => false,
+            });
+            told.count()
+        };
+        assert_eq!(records(), 1);
+        assert_eq!(accounts.report(&holder).spent.total(), 104 + LOOK_UPS);
+        accounts.charge(&holder, &Cost::look_ups(100 * protocol::budget::KEPT, 0));
+        assert_eq!(records(), 0);
     }
 
     #[test]

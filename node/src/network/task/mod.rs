@@ -129,7 +129,7 @@ impl Task {
         let store = PeerStore::open(config.store.clone(), config.grouping(), wall_ms());
         let upkeep = Upkeep::new(store.anchors.clone(), now);
         let (links, outlets, links_reader) = Links::new(meters.clone(), config.data_rate);
-        let accounts = Accounts::default();
+        let accounts = guards.accounts.clone();
         let readers =
             Readers { peers: peers_reader, addresses: addresses_reader, bans: bans_reader };
         let faults = guards.faults.clone();
