@@ -43,7 +43,7 @@ const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// ones are not read.
 const ANSWERS_MAX: usize = 64;
 
-type Kademlia = kad::Behaviour<Providers>;
+pub(crate) type Kademlia = kad::Behaviour<Providers>;
 type HandlerEvent = THandlerOutEvent<Kademlia>;
 type HandlerIn = THandlerInEvent<Kademlia>;
 

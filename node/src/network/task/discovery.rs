@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use libp2p::kad::{self, InboundRequest};
+use libp2p::kad::{self, InboundRequest, KBucketKey};
 use libp2p::metrics::Recorder;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId};
@@ -13,9 +13,9 @@ use crate::clock::wall_ms;
 use crate::network::address::is_dialable;
 use crate::network::callbacks::Answer;
 use crate::network::dials::without_peer;
-use crate::network::discovery::{Event, Named};
+use crate::network::discovery::{Event, Kademlia, Named};
 use crate::network::gate::Choice;
-use crate::network::group::Group;
+use crate::network::group::{Group, Grouping};
 use crate::network::known::KnownAddress;
 
 /// When peers are asked for others, counted from the first entry of the routing table. At first a
@@ -27,6 +27,39 @@ pub(super) const REFRESHES: [Duration; 4] =
 /// peer, of which Kademlia would ask one question. An answer names 20 peers near a key, so this
 /// many answers of one peer name nine tenths of a network of 50 nodes.
 const RANDOM_KEYS: usize = 4;
+
+/// Most peers of one group in a bucket of the routing table. Identities are free, so one group could
+/// otherwise have all the peers that this node names for a key.
+const BUCKET_GROUP_MAX: usize = 2;
+
+/// Most peers of one group in the routing table.
+const TABLE_GROUP_MAX: usize = 8;
+
+/// Whether the routing table of `local` has room for this address of a peer.
+fn may_route(
+    kad: &mut Kademlia,
+    (local, peer): (PeerId, PeerId),
+    address: &Multiaddr,
+    grouping: Grouping,
+) -> bool {
+    let group = grouping.of(address);
+    if !group.is_limited() {
+        return true;
+    }
+    let distance = KBucketKey::from(local).distance(&KBucketKey::from(peer));
+    let (mut of_bucket, mut of_table) = (0, 0);
+    for bucket in kad.kbuckets() {
+        let others = bucket.iter().filter(|entry| *entry.node.key.preimage() != peer);
+        let of_group =
+            others.filter(|it| it.node.value.iter().any(|other| grouping.of(other) == group));
+        let count = of_group.count();
+        of_table += count;
+        if bucket.contains(&distance) {
+            of_bucket = count;
+        }
+    }
+    of_bucket < BUCKET_GROUP_MAX && of_table < TABLE_GROUP_MAX
+}
 
 impl Task {
     pub(super) fn on_discovery(&mut self, event: Event) {
@@ -129,10 +162,13 @@ impl Task {
             return;
         }
         let addresses = self.store.addresses.reached_lately(&peer, wall_ms());
+        let local = *self.swarm.local_peer_id();
         let kad = &mut self.swarm.behaviour_mut().discovery.kad;
         let was_empty = kad.kbuckets().next().is_none();
         for address in addresses {
-            kad.add_address(&peer, address);
+            if may_route(kad, (local, peer), &address, self.grouping) {
+                kad.add_address(&peer, address);
+            }
         }
         if was_empty && kad.kbuckets().next().is_some() {
             let now = Instant::now();

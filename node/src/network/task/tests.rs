@@ -109,3 +109,49 @@ async fn requests_for_peers_are_charged_and_without_budget_not_answered() {
     let stats = ask(&mut asker, &mut asked).await;
     assert_eq!((stats.num_successes(), stats.num_failures()), (0, 1));
 }
+
+/// A connected peer that serves discovery was reached at an address.
+fn reach(task: &mut Task, number: usize, address: &Multiaddr) -> PeerId {
+    let (peer, id) = (PeerId::random(), ConnectionId::new_unchecked(number));
+    task.peers.on_connected(peer, id, address.clone(), false, None, Instant::now());
+    task.peers.on_identified(&peer, "", true);
+    task.on_reached(peer, address);
+    peer
+}
+
+#[tokio::test]
+async fn one_group_has_few_places_in_the_routing_table() {
+    let mut task = task(false);
+    let public = |group, host| format!("/ip4/7.7.{group}.{host}/tcp/7700").parse().unwrap();
+    for host in 0..30 {
+        reach(&mut task, host, &public(1, host));
+    }
+    let mut of_group = routed(&mut task);
+    let kad = &mut task.swarm.behaviour_mut().discovery.kad;
+    let most = kad.kbuckets().map(|bucket| bucket.num_entries()).max();
+    assert_eq!(most, Some(2), "of one bucket");
+    assert!((2..=8).contains(&of_group.len()), "{of_group:?}");
+    let other = reach(&mut task, 100, &public(2, 1));
+    assert!(routed(&mut task).contains(&other));
+    // Ever new identities are in ever more buckets.
+    while of_group.len() < 8 {
+        let peer = reach(&mut task, 200, &public(1, 40));
+        task.store.addresses.forget(&peer);
+        of_group = routed(&mut task);
+        of_group.retain(|peer| *peer != other);
+    }
+    for _ in 0..200 {
+        let peer = reach(&mut task, 300, &public(1, 50));
+        task.store.addresses.forget(&peer);
+        assert!(!routed(&mut task).contains(&peer));
+    }
+}
+
+#[tokio::test]
+async fn nodes_that_share_an_address_are_all_in_the_routing_table() {
+    let mut task = task(true);
+    for port in 1..=20 {
+        reach(&mut task, port, &format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap());
+    }
+    assert_eq!(routed(&mut task).len(), 20);
+}
