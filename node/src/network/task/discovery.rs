@@ -125,10 +125,11 @@ impl Task {
     /// Calls a connected peer back at the addresses that it claims and that were not reached
     /// lately.
     pub(super) fn call_back(&mut self, peer: PeerId) {
-        if !self.faults.is_cut(&peer) {
-            for address in self.store.addresses.unreached(&peer, wall_ms()) {
-                self.callbacks.add(peer, address, Instant::now());
-            }
+        if !self.faults.is_cut(&peer)
+            && let Some(connection) = self.peers.address(&peer)
+        {
+            let addresses = self.store.addresses.unreached(&peer, wall_ms());
+            self.callbacks.add(peer, connection, addresses, Instant::now());
         }
     }
 

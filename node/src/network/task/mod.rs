@@ -286,6 +286,7 @@ impl Task {
                 self.links.on_connection_closed(&peer_id, connection_id, Instant::now());
                 if num_established == 0 {
                     self.store.addresses.on_left(&peer_id, wall_ms());
+                    self.callbacks.forget(&peer_id);
                     self.links.on_disconnected(&peer_id);
                     self.traffic.on_disconnected(&peer_id);
                     self.bootstrap.on_disconnected(&peer_id, Instant::now(), random());
