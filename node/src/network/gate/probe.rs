@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use libp2p::swarm::ConnectionId;
+
 /// Most probes at a time: connections that only a Kademlia query or a look wanted.
 pub(super) const PROBES_MAX: usize = 8;
 
@@ -14,6 +16,10 @@ const FETCHES_MAX: usize = 8;
 
 /// How long such a connection lives. What is missing then is looked up again.
 const FETCH_TIME: Duration = Duration::from_secs(600);
+
+/// A connection for a fetch that has brought nothing for so long gives way to another one, if there
+/// are as many as there may be. So holders that only claim to have something keep no others out.
+pub(super) const FETCH_IDLE: Duration = Duration::from_secs(30);
 
 /// What a connection without a place is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +45,30 @@ impl Probe {
         Self { until: now + time, purpose }
     }
 
-    /// Whether there may be another one for this purpose beside these.
-    pub(super) fn may_join(purpose: Purpose, others: impl Iterator<Item = Self>) -> bool {
+    /// Whether there may be another one for this purpose beside these, each with the time at which
+    /// its peer last sent a chunk, or connected.
+    pub(super) fn room(
+        purpose: Purpose,
+        others: impl Iterator<Item = (Self, Instant, ConnectionId)>,
+        now: Instant,
+    ) -> Room {
         let is_fetch = purpose == Purpose::Fetch;
         let most = if is_fetch { FETCHES_MAX } else { PROBES_MAX };
-        others.filter(|other| (other.purpose == Purpose::Fetch) == is_fetch).count() < most
+        let others = others.filter(|(other, ..)| (other.purpose == Purpose::Fetch) == is_fetch);
+        let others: Vec<(Instant, ConnectionId)> = others.map(|(_, at, id)| (at, id)).collect();
+        match others.iter().min() {
+            _ if others.len() < most => Room::Free,
+            Some((at, id)) if is_fetch && now.duration_since(*at) >= FETCH_IDLE => Room::Of(*id),
+            _ => Room::None,
+        }
     }
+}
+
+/// Where a further connection without a place finds room.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Room {
+    Free,
+    /// This connection gives way.
+    Of(ConnectionId),
+    None,
 }
