@@ -42,7 +42,7 @@ fn attacks_neither_stop_finality_nor_get_honest_nodes_banned() {
         network.nodes().iter().map(|node| target(&node.p2p, node.rpc.url())).collect();
     let peers: Vec<String> = targets.iter().map(|target| target.peer.clone()).collect();
     let (targets, key) = (targets[..3].to_vec(), template_key("dave"));
-    let field = Field { genesis, targets, home: None, key, crowd: Crowd::default() };
+    let field = Field { genesis, targets, home: None, key, file: None, crowd: Crowd::default() };
     let chain = network.chain();
     let rpc = &network.node(4).rpc;
     let mut payer = Payer::new("alice", "bob", chain);

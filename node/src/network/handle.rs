@@ -39,7 +39,8 @@ const PROVIDERS: usize = 256;
 /// What a look-up in the index tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProviderEvent {
-    /// A peer that says that it has the object. Each is told once, and nothing proves it.
+    /// A peer that says that it has the object, or of which others say so. Each of its addresses is
+    /// told once, and nothing proves any of it.
     Found {
         /// The peer.
         peer: PeerId,
@@ -62,7 +63,7 @@ pub(crate) enum Command {
     Ban(PeerId, Charge),
     Served(PeerId, Service),
     Dial(Multiaddr),
-    DialHolder(PeerId, Vec<Multiaddr>),
+    DialHolder(Multiaddr),
     Provide([u8; 32]),
     Withdraw([u8; 32]),
     LookUp([u8; 32], mpsc::Sender<ProviderEvent>),
@@ -280,11 +281,11 @@ impl Network {
         self.command(Command::Dial(address));
     }
 
-    /// Dials a peer that has what this node fetches, at addresses that others named: each of them
-    /// must be fit for it, and is dialed once a minute. The connection lasts 10 min at least, or
-    /// longer if a place is free.
-    pub fn dial_holder(&self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        self.command(Command::DialHolder(peer, addresses));
+    /// Dials an address at which others say that a peer has what this node fetches. It must be fit
+    /// for it, and is dialed once a minute. Whoever answers is welcome. If no place is free, the
+    /// connection lasts 10 min, or gives way once it has brought nothing for 30 s.
+    pub fn dial_holder(&self, address: Multiaddr) {
+        self.command(Command::DialHolder(address));
     }
 
     /// The connected peers of our chain, ordered by identity, kept up to date.

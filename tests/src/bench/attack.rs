@@ -132,6 +132,7 @@ pub(super) fn attack(options: &Attacker) -> anyhow::Result<()> {
         targets: options.targets.clone(),
         home: options.home.clone(),
         key: Some(sender_key(SENDERS)),
+        file: None,
         crowd: options.crowd(),
     };
     let runtime =

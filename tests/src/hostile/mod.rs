@@ -5,18 +5,26 @@
 //! code (`peer`). Peers that break it use libp2p directly (`raw`). The bench measures what each
 //! attack costs honest nodes (`bench attack`). Tests run each attack for a moment, except those on
 //! a node that syncs.
+//!
+//! Liars about files are no crowd: `holders` and `index` are for tests that fetch a file beside
+//! them.
 
 mod peer;
 mod raw;
 
 mod censor;
 pub mod chunks;
+mod file_requests;
 mod frames;
 mod garbage_proposals;
 mod half_requests;
 mod handshakes;
 mod headers;
+pub mod holders;
 mod idle_rpc;
+pub mod index;
+mod queries;
+mod records;
 mod replay_votes;
 mod silent_rpc;
 mod slots;
@@ -30,7 +38,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ledger::genesis::Genesis;
-use ledger::hash::ChainId;
+use ledger::hash::{ChainId, FileId};
 use ledger::signature::SigningKey;
 use node::network::Multiaddr;
 use tokio::time::Instant;
@@ -85,6 +93,8 @@ pub struct Field {
     pub home: Option<PathBuf>,
     /// The key of an account with money, for the attack that pays.
     pub key: Option<SigningKey>,
+    /// A file that the nodes share, for the attacks on files.
+    pub file: Option<FileId>,
     /// How many identities the attack `slots` has, and how they come.
     pub crowd: Crowd,
 }
@@ -141,7 +151,7 @@ const fn at_sync(name: &'static str, rate: f64, does: &'static str) -> Attack {
 
 /// All attacks. Each description says whether the rate counts messages a second, connections or
 /// identities at a time, or another unit.
-pub const ATTACKS: [Attack; 13] = [
+pub const ATTACKS: [Attack; 16] = [
     attack(
         "replay-votes",
         2_000.0,
@@ -178,6 +188,13 @@ pub const ATTACKS: [Attack; 13] = [
     attack("idle-rpc", 600.0, "600 RPC connections that send a byte a minute"),
     at_sync("headers", 100.0, "old certified headers to a full node that syncs: 100/s"),
     attack("frames", 100.0, "forged, oversized and truncated frames on every protocol: 100/s"),
+    attack("records", 1_000.0, "records in the index, half of them of others: 1,000/s"),
+    attack("queries", 500.0, "flood queries for files that nobody has: 500/s from 4 identities"),
+    attack(
+        "file-requests",
+        1_000.0,
+        "requests for heads and chunks of files: 1,000/s from 4 identities",
+    ),
     at_sync(
         "chunks",
         4.0,
@@ -211,6 +228,9 @@ impl Attack {
             "idle-rpc" => idle_rpc::run(field, until).await,
             "headers" => headers::run(field, until).await,
             "frames" => frames::run(field, until).await,
+            "records" => records::run(field, until).await,
+            "queries" => queries::run(field, until).await,
+            "file-requests" => file_requests::run(field, until).await,
             "chunks" => chunks::run(field, until).await,
             name => anyhow::bail!("no attack is named {name}"),
         }

@@ -137,6 +137,15 @@ impl RawPeer {
         Ok(Self { swarm, targets: ids })
     }
 
+    /// Its identity.
+    pub(super) fn id(&self) -> PeerId {
+        *self.swarm.local_peer_id()
+    }
+
+    pub(super) fn is_connected(&self, target: &PeerId) -> bool {
+        self.swarm.is_connected(target)
+    }
+
     /// The nodes that it dialed.
     pub(super) fn targets(&self) -> &[PeerId] {
         &self.targets

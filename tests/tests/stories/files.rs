@@ -13,7 +13,7 @@ use super::started::Started;
 const FULL: usize = 3;
 
 /// Bytes in which no two chunks are the same.
-fn bytes(length: usize) -> Vec<u8> {
+pub(super) fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at / 131_072 * 7 + at % 251) as u8).collect()
 }
 
@@ -26,12 +26,12 @@ fn homes(network: &Started) -> Vec<PathBuf> {
     homes[homes.len() - FULL..].to_vec()
 }
 
-fn node(home: &Path, words: &[&str]) -> Finished {
+pub(super) fn node(home: &Path, words: &[&str]) -> Finished {
     finish(node_program().arg(words[0]).arg("--home").arg(home).args(&words[1..]))
 }
 
 /// Runs a command that must succeed, and returns its JSON.
-fn json(home: &Path, words: &[&str]) -> Value {
+pub(super) fn json(home: &Path, words: &[&str]) -> Value {
     let done = node(home, &[words, &["--json"]].concat());
     assert_eq!(done.code, Some(0), "{words:?}: {done:?}");
     json_of(done.stdout.lines().last().unwrap())

@@ -9,6 +9,7 @@ mod files;
 mod history;
 mod joining;
 mod kills;
+mod liars;
 mod local_network;
 mod requests;
 mod scripts;

@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use self::search::Searches;
 pub(crate) use self::search::{FindError, Found, Reply, Searched};
 use crate::clock::Clock;
-use crate::network::{self, Multiaddr, Network, ResponseTicket};
+use crate::network::{self, Network, ResponseTicket};
 use crate::view::View;
 
 /// Most messages and searches that wait for this task. Beyond it a peer hears that this node is
@@ -44,6 +44,9 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
 
 /// How often holders of the same thing are looked for. An address is dialed once a minute at most.
 const SEEK_EVERY: Duration = Duration::from_secs(60);
+/// Most addresses that are dialed after a look-up. An honest index names up to 20 holders, and liars
+/// may name any number: the addresses are chosen at random, each time anew.
+const DIALED_MAX: usize = 64;
 
 /// A message to this task.
 pub(crate) enum ToFind {
@@ -107,15 +110,8 @@ struct Driver {
     look_ups: JoinSet<()>,
     /// The groups of eras and the files that the index knows from this node.
     announced: BTreeSet<Object>,
-    /// For what holders were looked for last, and when.
-    sought: Option<(Wanted, Duration)>,
-}
-
-/// The peer id and the addresses of a holder.
-fn dialable(holder: &Holder) -> Option<(network::PeerId, Vec<Multiaddr>)> {
-    let peer = network::PeerId::from_bytes(holder.id()).ok()?;
-    let addresses = holder.addresses().iter();
-    Some((peer, addresses.filter_map(|one| Multiaddr::try_from(one.to_vec()).ok()).collect()))
+    /// For what holders were looked for in the last minute, and when.
+    sought: BTreeMap<Wanted, Duration>,
 }
 
 fn name(wanted: Wanted) -> String {
@@ -136,7 +132,7 @@ pub(crate) async fn run(parts: Parts, seed: u64) {
         last_number: 0,
         look_ups: JoinSet::new(),
         announced: BTreeSet::new(),
-        sought: None,
+        sought: BTreeMap::new(),
         parts,
     };
     tokio::select! {
@@ -265,47 +261,40 @@ impl Driver {
         });
     }
 
-    /// What this node fetches and no connected peer has: a file, or the first missing era.
-    fn lacking(&self) -> Option<Wanted> {
+    /// What this node fetches and no connected peer gives: files that none of them sends, and the
+    /// first missing era that none of them claims.
+    fn lacking(&self) -> Vec<Wanted> {
         let sync = self.parts.view.sync.borrow();
-        let mut files = sync.report.files.iter();
-        if let Some(file) = files.find(|file| !file.is_done && file.holders == 0) {
-            return Some(Wanted::File(file.id.0));
-        }
+        let files = sync.report.files.iter().filter(|file| file.needs_holders);
+        let mut lacking: Vec<Wanted> = files.map(|file| Wanted::File(file.id.0)).collect();
         let archive = self.parts.view.archive.borrow();
         let is_claimed = |era: &Era| archive.claims.iter().any(|one| one.eras.contains(*era));
         let mut missing = archive.missing.below(Era(self.eras()));
-        missing.find(|era| !is_claimed(era)).map(Wanted::Era)
+        lacking.extend(missing.find(|era| !is_claimed(era)).map(Wanted::Era));
+        lacking
     }
 
-    /// Looks for holders of what no connected peer has, and dials them.
+    /// Looks for holders of what no connected peer gives, and dials them.
     fn seek(&mut self) {
-        let Some(wanted) = self.lacking() else {
+        let (now, lacking) = (self.now(), self.lacking());
+        if lacking.is_empty() {
             self.parts.seeking.send_if_modified(|seeking| seeking.take().is_some());
             return;
-        };
-        let now = self.now();
-        let is_recent = |at: Duration| now.saturating_sub(at) < SEEK_EVERY;
-        if self.sought.is_some_and(|(sought, at)| sought == wanted && is_recent(at)) {
-            return;
         }
-        self.sought = Some((wanted, now));
-        let text = format!("no connected peer has {}: looking for one", name(wanted));
+        self.sought.retain(|_, at| now.saturating_sub(*at) < SEEK_EVERY);
+        let due = lacking.into_iter().find(|wanted| !self.sought.contains_key(wanted));
+        let Some(wanted) = due.filter(|_| self.look_ups.len() < LOOK_UPS_MAX) else { return };
+        self.sought.insert(wanted, now);
+        let text = format!("no connected peer gives {}: looking for others", name(wanted));
         tracing::info!("{text}");
         self.parts.seeking.send_replace(Some(text));
         let answers = self.parts.network.find_providers(self.key(self.object(wanted)));
         let (network, seeking) = (self.parts.network.clone(), self.parts.seeking.clone());
-        let look_up = search::look_up(Found::default(), answers);
         self.look_ups.spawn(async move {
-            let found = look_up.await.holders;
-            let connected = network.peers().borrow().clone();
-            let is_new =
-                |holder: &&Holder| connected.iter().all(|info| info.id.to_bytes() != **holder.id());
-            let new: Vec<_> = found.iter().filter(is_new).filter_map(dialable).collect();
-            let dialed = new.len();
-            new.into_iter().for_each(|(peer, addresses)| network.dial_holder(peer, addresses));
+            let found = search::addresses(answers).await;
             let (count, name) = (found.len(), name(wanted));
-            let text = format!("{name}: {count} holders found, {dialed} dialed");
+            found.into_iter().take(DIALED_MAX).for_each(|address| network.dial_holder(address));
+            let text = format!("{name}: {count} addresses of holders found");
             tracing::info!("{text}");
             seeking.send_replace(Some(text));
         });

@@ -1,6 +1,6 @@
 //! The searches of this node's operator that are under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use ledger::units::Height;
@@ -10,7 +10,7 @@ use protocol::search::{Hops, QueryId, Wanted};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::network::ProviderEvent;
+use crate::network::{Multiaddr, ProviderEvent};
 
 /// How long answers are awaited. Those of a flood query come within a few round trips.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -102,6 +102,20 @@ pub(super) async fn look_up(mut found: Found, mut events: mpsc::Receiver<Provide
         found.time = began.elapsed();
     }
     found
+}
+
+/// Follows a look-up in the index until its end. Returns all addresses that were named, in random
+/// order: any of them may be false, so no liar may decide which are dialed.
+pub(super) async fn addresses(mut events: mpsc::Receiver<ProviderEvent>) -> Vec<Multiaddr> {
+    let (mut all, end) = (HashSet::new(), Instant::now() + LOOK_UP_PATIENCE);
+    while let Ok(Some(event)) = timeout_at(end, events.recv()).await {
+        if let ProviderEvent::Found { addresses, .. } = event {
+            all.extend(addresses);
+        }
+    }
+    let mut all: Vec<Multiaddr> = all.into_iter().collect();
+    all.sort_by_cached_key(|_| getrandom::u64().unwrap_or(0));
+    all
 }
 
 /// The searches under way, by the names of their queries.

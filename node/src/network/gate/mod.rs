@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
-use self::probe::{Probe, Purpose};
+use self::probe::{Probe, Purpose, Room};
 use super::Limits;
 use super::eviction::{Candidate, Leaver, Member, Service, victim, victim_in_group};
 use super::faults::Faults;
@@ -64,6 +64,8 @@ pub(crate) enum Refusal {
     Recent,
     #[error("the operator has cut this peer off")]
     Cut,
+    #[error("this peer is connected already")]
+    Connected,
 }
 
 /// Why a connection is to be closed.
@@ -373,26 +375,39 @@ impl Gate {
         if choice == Some(Choice::Named) {
             self.named.insert(peer);
         }
+        if choice == Some(Choice::Holder) && self.of_peer(&peer).next().is_some() {
+            return Err(Refusal::Connected);
+        }
         let group = self.grouping.of(remote);
         let purpose = match choice {
             Some(Choice::Chosen) => Purpose::Look,
             Some(Choice::Holder) => Purpose::Fetch,
             Some(Choice::Named) | None => Purpose::Query,
         };
-        let open = self.open.values().filter(|open| !open.is_closing);
-        let probe =
-            if self.named.contains(&peer) || self.replaces(&peer) || self.has_outbound_place(group)
-            {
-                None
-            } else if Probe::may_join(purpose, group, open.filter_map(|open| open.probe))
-                && self.closing() < CLOSING_MAX
-            {
-                Some(Probe::new(purpose, group, now))
-            } else {
-                return Err(Refusal::Full);
-            };
+        let has_place =
+            self.named.contains(&peer) || self.replaces(&peer) || self.has_outbound_place(group);
+        if !has_place {
+            match self.room(purpose, group, now) {
+                Room::Free => {}
+                Room::Of(idle) => self.close(idle, Reason::Probed),
+                Room::None => return Err(Refusal::Full),
+            }
+        }
+        let probe = (!has_place).then(|| Probe::new(purpose, group, now));
         self.enter(id, peer, (group, self.grouping.host(remote)), false, probe, now);
         Ok(())
+    }
+
+    fn room(&self, purpose: Purpose, group: Group, now: Instant) -> Room {
+        let probes = self.open.iter().filter_map(|(id, open)| {
+            let probe = open.probe.filter(|_| !open.is_closing)?;
+            Some((probe, open.served[Service::History.index()].unwrap_or(open.since), *id))
+        });
+        if self.closing() < CLOSING_MAX {
+            Probe::room(purpose, group, probes, now)
+        } else {
+            Room::None
+        }
     }
 
     /// Whether a new connection with the peer takes the place of an old one.

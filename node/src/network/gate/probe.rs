@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use libp2p::swarm::ConnectionId;
+
 use crate::network::group::Group;
 
 /// Most probes at a time: connections that only a Kademlia query or a look wanted.
@@ -19,6 +21,10 @@ const FETCHES_MAX: usize = 8;
 
 /// How long such a connection lives. What is missing then is looked up again.
 const FETCH_TIME: Duration = Duration::from_secs(600);
+
+/// A connection for a fetch that has brought nothing for so long gives way to another one, if there
+/// are as many as there may be. So holders that only claim to have something keep no others out.
+pub(super) const FETCH_IDLE: Duration = Duration::from_secs(30);
 
 /// What a connection without a place is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,21 +51,39 @@ impl Probe {
         Self { until: now + time, purpose, group }
     }
 
-    /// Whether there may be another one for this purpose and of this group beside these.
-    pub(super) fn may_join(
+    /// Whether there may be another one for this purpose and of this group beside these, each with
+    /// the time at which its peer last sent a chunk, or connected.
+    pub(super) fn room(
         purpose: Purpose,
         group: Group,
-        others: impl Iterator<Item = Self>,
-    ) -> bool {
-        let (fetches, probes): (Vec<Self>, Vec<Self>) =
-            others.partition(|other| other.purpose == Purpose::Fetch);
+        others: impl Iterator<Item = (Self, Instant, ConnectionId)>,
+        now: Instant,
+    ) -> Room {
+        let (fetches, probes): (Vec<_>, Vec<_>) =
+            others.partition(|(other, ..)| other.purpose == Purpose::Fetch);
         if purpose == Purpose::Fetch {
-            return fetches.len() < FETCHES_MAX;
+            let idlest = fetches.iter().map(|(_, at, id)| (*at, *id)).min();
+            return match idlest {
+                _ if fetches.len() < FETCHES_MAX => Room::Free,
+                Some((at, id)) if now.duration_since(at) >= FETCH_IDLE => Room::Of(id),
+                _ => Room::None,
+            };
         }
-        let queries = probes.iter().filter(|other| other.purpose == Purpose::Query).count();
-        let is_crowded = group.is_limited() && probes.iter().any(|other| other.group == group);
-        probes.len() < PROBES_MAX
+        let queries = probes.iter().filter(|(other, ..)| other.purpose == Purpose::Query).count();
+        let is_crowded =
+            group.is_limited() && probes.iter().any(|(other, ..)| other.group == group);
+        let is_free = probes.len() < PROBES_MAX
             && (purpose == Purpose::Look || queries < QUERIES_MAX)
-            && !is_crowded
+            && !is_crowded;
+        if is_free { Room::Free } else { Room::None }
     }
+}
+
+/// Where a further connection without a place finds room.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Room {
+    Free,
+    /// This connection gives way.
+    Of(ConnectionId),
+    None,
 }

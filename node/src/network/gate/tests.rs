@@ -6,7 +6,7 @@ use std::iter;
 use libp2p::swarm::behaviour::{DialFailure, FromSwarm};
 use libp2p::swarm::{DialError, NetworkBehaviour};
 
-use super::probe::PROBE_TIME;
+use super::probe::{FETCH_IDLE, PROBE_TIME};
 use super::*;
 
 const LIMITS: Limits = Limits {
@@ -207,6 +207,36 @@ fn a_look_ends_when_the_peer_has_said_who_it_is() {
     world.gate.on_tick(world.now);
     let closes = world.closes();
     assert!(closes.len() == 1 && closes[0].0 != holder, "{closes:?}");
+}
+
+#[test]
+fn holders_that_send_nothing_keep_no_others_out() {
+    let mut world = World::new();
+    for group in 1..5 {
+        world.outbound(PeerId::random(), &format!("5.5.{group}.1")).unwrap();
+    }
+    let fetch = |world: &mut World, peer, group| {
+        let dial = ConnectionId::new_unchecked(world.last + 1);
+        world.gate.choose(dial, Choice::Holder);
+        world.outbound(peer, &format!("6.6.{group}.1"))
+    };
+    let peers = [(); 8].map(|()| PeerId::random());
+    let ids: Vec<_> =
+        (1..).zip(peers).map(|(group, peer)| fetch(&mut world, peer, group).unwrap()).collect();
+    assert_eq!(fetch(&mut world, peers[0], 1), Err(Refusal::Connected), "once is enough");
+    let newcomer = PeerId::random();
+    assert_eq!(fetch(&mut world, newcomer, 10), Err(Refusal::Full), "they may still send");
+    world.now += FETCH_IDLE - Duration::from_secs(1);
+    world.gate.on_service(&peers[0], Service::History, world.now);
+    world.now += Duration::from_secs(1);
+    assert!(fetch(&mut world, newcomer, 10).is_ok());
+    assert_eq!(world.closes(), [(ids[1], Reason::Probed)], "the first one has sent something");
+    // Queries take no place of them.
+    for group in 20..28 {
+        world.outbound(PeerId::random(), &format!("6.6.{group}.1")).unwrap();
+    }
+    assert_eq!(world.outbound(PeerId::random(), "6.6.30.1"), Err(Refusal::Full));
+    assert_eq!(world.closes(), []);
 }
 
 #[test]

@@ -77,13 +77,18 @@ impl Task {
         }
     }
 
-    /// Dials a peer that has what this node fetches, unless it is connected.
-    pub(super) fn dial_holder(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        let is_left_alone = self.swarm.is_connected(&peer) || self.faults.is_cut(&peer);
-        if !is_left_alone && !addresses.is_empty() {
-            let dial = DialOpts::peer_id(peer).addresses(addresses).allocate_new_port();
+    /// Dials an address of a peer that has what this node fetches, unless it is connected. Whoever
+    /// answers will do, since what it sends proves itself: a true address that a liar names under
+    /// a wrong identity is of use nevertheless.
+    pub(super) fn dial_holder(&mut self, address: &Multiaddr) {
+        let address = without_peer(address);
+        let mut known = self.store.addresses.all().iter();
+        let is_connected = known.any(|known| {
+            known.is_proved && known.address == address && self.swarm.is_connected(&known.peer)
+        });
+        if !is_connected {
             // The task has handled an error already.
-            let _ = self.dial_learned(dial.build(), Choice::Holder);
+            let _ = self.dial_learned(bootstrap::dial(&address), Choice::Holder);
         }
     }
 

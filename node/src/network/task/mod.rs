@@ -216,7 +216,7 @@ impl Task {
             Command::Ban(peer, charge) => self.ban(peer, &charge),
             Command::Served(peer, service) => self.on_service(&peer, service),
             Command::Dial(address) => self.dial_once(&address),
-            Command::DialHolder(peer, addresses) => self.dial_holder(peer, addresses),
+            Command::DialHolder(address) => self.dial_holder(&address),
             Command::Provide(key) => self.index().provide(Instant::now(), key),
             Command::Withdraw(key) => self.index().withdraw(key),
             Command::LookUp(key, found) => self.look_up(key, found),

@@ -81,3 +81,23 @@ async fn a_taken_port_is_named() {
     let error = start(odd, &mut Registry::default()).err().unwrap().to_string();
     assert!(error.contains("only TCP"), "{error}");
 }
+
+/// Others may name an address of a holder under a wrong identity. Then it is dialed all the same,
+/// or liars could use up the one dial a minute that it may have.
+#[tokio::test]
+async fn a_holder_is_dialed_whatever_identity_others_name_at_its_address() {
+    let private = |of: &[&Node]| NetworkConfig { private: true, ..config(of) };
+    let (holder, mut node) = (Node::start(private(&[])).await, Node::start(private(&[])).await);
+    let nobody: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+    node.network.dial_holder(nobody);
+    let wrong = without_peer(&holder.address()).with_p2p(PeerId::random()).unwrap();
+    node.network.dial_holder(wrong.clone());
+    node.connected(holder.id()).await;
+    // A connected peer is not dialed again. The next one that is connected is a friend.
+    node.network.dial_holder(wrong);
+    let friend = Node::start(private(&[])).await;
+    node.network.dial_holder(friend.address());
+    node.connected(friend.id()).await;
+    assert_eq!(node.network.peers().borrow().len(), 2);
+    assert!(node.network.bans().borrow().is_empty());
+}

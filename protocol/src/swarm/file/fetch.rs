@@ -238,11 +238,14 @@ impl Fetch {
     fn ask(&mut self, engine: &mut Engine, number: CollectionNumber, id: FileId, is_known: bool) {
         let asked = self.heads.asked();
         let late = asked.filter(|index| self.heads.is_late(*index, engine.now));
-        for index in late.collect::<Vec<_>>() {
-            self.ask_for(engine, number, id, index);
-        }
+        let late: Vec<SegmentIndex> = late.collect();
         if !is_known {
+            // The file may have no such segment, although a peer claims it.
+            self.heads.keep_only(|index| !late.contains(&index));
             return self.ask_first(engine, number, id);
+        }
+        for index in late {
+            self.ask_for(engine, number, id, index);
         }
         let mut free = self.missing.clone();
         for index in self.heads.asked() {
@@ -259,8 +262,8 @@ impl Fetch {
         }
     }
 
-    /// Asks for any head, since it tells the length: that of the first wanted byte if a peer has
-    /// it, or else of the first segment that a peer has.
+    /// Asks for any head, since it tells the length: a peer with the fewest unanswered requests in
+    /// a row, for that of the first wanted byte if the peer has it, or else for its first one.
     fn ask_first(&mut self, engine: &mut Engine, number: CollectionNumber, id: FileId) {
         if self.heads.count() > 0 {
             return;
@@ -270,15 +273,17 @@ impl Fetch {
         let all = SegmentRange { first: SegmentIndex(0), last: SegmentIndex(u64::MAX) };
         let mut any = SegmentRanges::default();
         any.insert(all);
-        let holders = engine.census.peers();
-        let known = holders.filter_map(|(_, holder)| {
-            let segment = number.segment(first);
-            if holder.has_any(segment) { Some(first) } else { holder.first_of(number, &any) }
+        let claims = engine.census.peers().filter_map(|(peer, holder)| {
+            let has_first = holder.has_any(number.segment(first));
+            let index = if has_first { first } else { holder.first_of(number, &any)? };
+            Some((peer, index))
         });
-        let known: BTreeSet<SegmentIndex> = known.collect();
-        let index = if known.contains(&first) { Some(first) } else { known.first().copied() };
-        if let Some(index) = index {
-            self.ask_for(engine, number, id, index);
+        let best = claims.min_by_key(|(peer, index)| {
+            let (unanswered, last) = self.heads.rank(*peer);
+            (unanswered, *index != first, *index, last)
+        });
+        if let Some((peer, index)) = best {
+            self.request(engine, peer, id, index);
         }
     }
 
@@ -297,6 +302,10 @@ impl Fetch {
         else {
             return;
         };
+        self.request(engine, peer, id, index);
+    }
+
+    fn request(&mut self, engine: &mut Engine, peer: PeerId, id: FileId, index: SegmentIndex) {
         self.heads.on_asked(index, peer, engine.now);
         engine.send(peer, &SyncMessage::GetFileHead(id, index));
     }

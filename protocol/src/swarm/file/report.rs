@@ -34,6 +34,9 @@ pub struct FileReport {
     pub holders: u64,
     /// Whether everything that is wanted is here.
     pub is_done: bool,
+    /// Whether other holders may help: no connected peer has sent any of it for a while, whatever
+    /// they claim.
+    pub needs_holders: bool,
     /// Why no chunk arrives, if none does.
     pub reason: Option<String>,
 }
@@ -74,6 +77,7 @@ impl File {
             peers: self.fetch.as_ref().map_or(0, |fetch| fetch.suppliers.len() as u64),
             holders: self.holders(engine),
             is_done: !self.is_fetched(),
+            needs_holders: self.needs_holders(engine),
             reason: self.reason(engine),
         }
     }
@@ -91,6 +95,12 @@ impl File {
     fn quiet(&self, engine: &Engine) -> Duration {
         let last = self.fetch.as_ref().and_then(|fetch| fetch.last_chunk_at);
         engine.now.saturating_sub(last.unwrap_or_default())
+    }
+
+    /// Whether it is fetched and nothing of it arrives, although disk and places would allow it.
+    fn needs_holders(&self, engine: &Engine) -> bool {
+        let Place::Open(number) = self.place else { return false };
+        self.is_fetched() && engine.paused_until(number).is_none() && self.quiet(engine) > QUIET
     }
 
     /// Why no chunk arrives.
