@@ -24,11 +24,11 @@ use super::{Keypair, NetworkConfig, NetworkError};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Most calls under way. A call to a silent host takes 10 s, so this many silent hosts delay the
-/// others by that.
+/// Most calls under way. A call to a silent host takes 10 s, so this many silent hosts delay other
+/// calls by 10 s.
 const RUNNING_MAX: usize = 8;
 
-/// Most calls that wait. Beyond it none is added: the address is looked at later, as every other
+/// Most calls that wait. Further ones are not added: such an address is tried later, as every other
 /// address of the store.
 const WAITING_MAX: usize = 128;
 
@@ -41,7 +41,7 @@ const A_MINUTE_MAX: usize = 256;
 pub(crate) enum Answer {
     /// The peer itself answered.
     Reached,
-    /// Nobody or another peer answered.
+    /// Nobody answered, or another peer did.
     Failed,
     /// Our own rules did not allow the dial, so nothing is known.
     Undialed,

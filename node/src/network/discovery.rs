@@ -1,8 +1,8 @@
 //! Kademlia, and the addresses that its answers name.
 //!
-//! libp2p's behaviour keeps what peers answer to itself until a query ends, and then tells only of
-//! the peers that it could ask. A node has places for few of them, and would never hear of the
-//! others. So this behaviour stands around Kademlia's and reads each answer as it arrives.
+//! libp2p's behaviour reports what peers answered only when a query ends, and then only the peers
+//! that it could ask. A node has places for few of these, and would never hear of the others. So
+//! this behaviour wraps Kademlia's and reads each answer as it arrives.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -21,7 +21,7 @@ use super::providers::Providers;
 /// Most peers taken from one list of an answer: as many as an honest answer has.
 const ANSWER_PEERS_MAX: usize = K_VALUE.get();
 
-/// Most answers that wait for the network's task, which takes them before it waits itself. Further
+/// Most answers that wait for the network's task, which takes all of them before it sleeps. Further
 /// ones are not read.
 const ANSWERS_MAX: usize = 64;
 

@@ -31,7 +31,7 @@ const RETRY_MS: u64 = 60_000;
 const RETRY_MAX_MS: u64 = 3_600_000;
 
 /// How long an address is passed on to others after it was last known to work, in milliseconds. A
-/// look every 30 s checks the addresses of a few hundred peers in this time. With a longer one,
+/// look every 30 s checks the addresses of a few hundred peers in this time. With a longer time,
 /// nodes would tell each other of peers that are gone.
 const LATELY_MS: u64 = 3 * 3_600_000;
 
@@ -45,7 +45,7 @@ pub enum Outcome {
     Untried,
     /// The peer answered.
     Reached,
-    /// Nobody or another peer answered.
+    /// Nobody answered, or another peer did.
     Failed,
 }
 
@@ -196,10 +196,9 @@ impl Addresses {
     }
 
     /// Adds an address. One that must not be dialed is left out, and one that is known already is
-    /// not changed. When there is no room, the
-    /// new address replaces the least valuable one of its own peer if that has too many, of its own
-    /// group if that is full, and else of the group with the most unproved addresses. If none of
-    /// them gives way, the new address is not added.
+    /// not changed. When there is no room, the new address replaces the least valuable one of its
+    /// own peer if that has too many, of its own group if that is full, and else of the group with
+    /// the most unproved addresses. If none of them gives way, the new address is not added.
     pub(crate) fn insert(&mut self, new: Known) {
         if !is_dialable(&new.address, self.grouping.private)
             || self.known.iter().any(|it| it.peer == new.peer && it.address == new.address)
