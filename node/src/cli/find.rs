@@ -35,7 +35,7 @@ struct Wanted {
     /// Number of an era of history
     #[arg(long, value_name = "N")]
     era: Option<u64>,
-    /// Height of a block. Its era is searched
+    /// Height of a block; looks for its era
     #[arg(long, value_name = "H")]
     block: Option<u64>,
     /// A file: its id, its link, a file that holds the link, or `-` to read it from stdin

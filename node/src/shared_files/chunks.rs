@@ -9,7 +9,7 @@ use ledger::file::{CHUNK_BYTES, FileDescriptor, SEGMENT_CHUNKS};
 use ledger::units::SegmentIndex;
 use protocol::swarm::{SegmentRange, SegmentRanges};
 
-/// Bytes of the bits of a segment on disk: one bit for each chunk, little-endian.
+/// Bytes on disk of a segment's bits, one for each chunk, little-endian.
 const SEGMENT_BITS_BYTES: u64 = SEGMENT_CHUNKS / 8;
 
 /// Which chunks of a file are here: 128 bits for each segment, so 1 bit for 128 KiB.

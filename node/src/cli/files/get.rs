@@ -29,7 +29,7 @@ pub(in crate::cli) struct Get {
     /// machine sees its key
     #[arg(value_name = "LINK|-")]
     link: String,
-    /// Where to write the file. Without this, the node only keeps and serves it
+    /// Where to write the file. Without it the node only keeps and serves the file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Fetch only these bytes, both ends included, into a sparse file; may be repeated

@@ -28,10 +28,10 @@ use crate::shared_files::{FileInfo, FileState};
 pub(in crate::cli) struct Share {
     #[command(flatten)]
     home: HomeArg,
-    /// The file. It is not copied, so do not change it while it is shared
+    /// The file. Without --private it is not copied, so do not change it while it is shared
     file: PathBuf,
-    /// Encrypt the file, so that only those who have the link can read it. The node keeps an
-    /// encrypted copy
+    /// Seal (encrypt) the file, so that only those who have the link can read it. The node keeps
+    /// the sealed copy
     #[arg(long)]
     private: bool,
     /// Print the result as JSON

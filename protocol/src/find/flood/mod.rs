@@ -21,7 +21,7 @@ pub const FLOOD_PEERS_MAX: usize = 6;
 pub const FOREIGN_A_SECOND: usize = 2;
 /// Most queries that are remembered. Further ones are dropped.
 pub const REMEMBERED_MAX: usize = 4_096;
-/// How long a query is remembered. Until then copies of it are dropped and answers passed back.
+/// How long a query is remembered. Meanwhile copies of it are dropped and answers passed back.
 pub const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 /// Most holders that are returned for one query.
 pub const HOLDERS_MAX: usize = 8;
