@@ -30,8 +30,8 @@ pub(super) fn read(argument: &str) -> anyhow::Result<Link> {
         // Perhaps a link with a mistake, so its key must not be shown.
         bail!("the argument is neither a link nor a file; a link begins with {PREFIX}");
     }
-    let file = File::open(argument)
-        .with_context(|| format!("{argument} is neither a link nor a file"))?;
+    let file =
+        File::open(argument).with_context(|| format!("{argument} is neither a link nor a file"))?;
     first_line(file).with_context(|| argument.to_owned())
 }
 
