@@ -36,16 +36,16 @@ pub struct Link {
     pub key: Option<LinkKey>,
 }
 
-/// A text that is no link. It never shows a key.
+/// Why a text is not a link. The message never shows a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// It does not begin as links do.
     #[error("expected a link as `share` prints it: cairn:ID or cairn:ID#KEY")]
     NoLink,
-    /// What follows the prefix is no id.
+    /// No id follows the prefix.
     #[error("expected 64 lower-case hexadecimal digits after \"cairn:\"")]
     Id,
-    /// What follows `#` is no key.
+    /// No key follows `#`.
     #[error("expected 64 lower-case hexadecimal digits after \"#\": was the link cut off?")]
     Key,
 }
@@ -92,8 +92,8 @@ pub fn anchor(memo: &[u8]) -> Option<FileId> {
 }
 
 /// Whether a memo has a link with a key anywhere in it. Everybody can read a memo, for ever, so
-/// programs refuse to sign or submit one. It is no rule of the chain. Digits count in upper case
-/// too, since they give the key away all the same.
+/// programs refuse to sign or submit one. This is not a rule of the chain. Upper-case digits count
+/// too, since they give the key away as well.
 #[must_use]
 pub fn gives_key_away(memo: &[u8]) -> bool {
     let is_digits = |part: &[u8]| part.iter().all(u8::is_ascii_hexdigit);

@@ -1,5 +1,5 @@
-//! This node's part of the index: who says that it has what. For the network, which knows keys and
-//! holders as bytes only.
+//! This node's part of the index, records of who says that it has what, in a form for the network.
+//! The network knows keys and holders as bytes only.
 
 use std::time::Instant;
 

@@ -300,7 +300,7 @@ pub enum Response {
         /// The bytes of the chunk.
         bytes: Vec<u8>,
     },
-    /// The peer has taken in a message of the flood query. A peer that takes part in none is busy.
+    /// The peer has received a message of the flood query. A peer that takes part in none is busy.
     Taken,
 }
 

@@ -8,8 +8,8 @@ use ledger::hash::Hash;
 use crate::eras::Era;
 use crate::holder::Holder;
 
-/// Most links that a query or an answer crosses. With queries to six peers each, they are enough
-/// for more than 100,000 nodes.
+/// Most hops of a query or an answer. If each node asks six peers, a query reaches most of 100,000
+/// nodes.
 pub const HOPS_MAX: u8 = 7;
 
 /// What a search is for.
@@ -25,17 +25,17 @@ pub enum Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct QueryId(pub [u8; 16]);
 
-/// A number of links, from 1 to [`HOPS_MAX`]. Others do not decode.
+/// A number of hops between nodes, from 1 to [`HOPS_MAX`]. Others do not decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode)]
 pub struct Hops(u8);
 
 impl Hops {
-    /// One link.
+    /// One hop.
     pub const ONE: Self = Self(1);
     /// As many as there may be.
     pub const MOST: Self = Self(HOPS_MAX);
 
-    /// One fewer. `None` if that is none.
+    /// One fewer. `None` if no hop is left then.
     #[must_use]
     pub fn fewer(self) -> Option<Self> {
         self.0.checked_sub(1).filter(|hops| *hops > 0).map(Self)
@@ -58,7 +58,7 @@ impl<Context> Decode<Context> for Hops {
     fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
         match u8::decode(decoder)? {
             hops @ 1..=HOPS_MAX => Ok(Self(hops)),
-            _ => Err(DecodeError::Other("a message that crosses no link, or too many")),
+            _ => Err(DecodeError::Other("a message with no hops, or with too many")),
         }
     }
 }
@@ -74,14 +74,14 @@ pub enum FloodMessage {
         id: QueryId,
         /// What is wanted.
         wanted: Wanted,
-        /// Links that the query may cross, with the one to the receiver.
+        /// Hops that the query may make, with the one to the receiver.
         left: Hops,
     },
     /// A node has it. The receiver passes the answer on to the peer from which the query came.
     Hit {
         /// The query.
         id: QueryId,
-        /// Links that the answer has crossed, with the one to the receiver.
+        /// Hops that the answer has made, with the one to the receiver.
         crossed: Hops,
         /// The node.
         holder: Holder,

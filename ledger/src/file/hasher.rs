@@ -1,4 +1,4 @@
-//! The hashes of a file, from its bytes in order.
+//! Computes the hashes of a file from its bytes, in order.
 
 use super::{
     CHUNK_BYTES, FILE_BYTES_MAX, FileDescriptor, FileError, SEGMENT_CHUNKS, chunk_hash,
@@ -91,7 +91,7 @@ impl FileHasher {
         }
     }
 
-    /// Hashes of the chunks that are full since the last call, in order.
+    /// Hashes of the chunks that have become full since the last call, in order.
     #[must_use]
     pub fn take_hashes(&mut self) -> Vec<Hash> {
         std::mem::take(&mut self.hashes)

@@ -4,8 +4,8 @@
 //! last segment may be shorter. The Merkle root over the hashes of a segment's chunks gives the
 //! segment's leaf, and the Merkle root over all leaves and the file's length give its id. So a
 //! [`FileHead`], which is the chunk hashes of one segment and the path of its leaf, proves each
-//! chunk of the segment to anybody who knows the id. The fetch of a file of any length can start
-//! after one head.
+//! chunk of the segment to anybody who knows the id. A fetch can start after one head, however long
+//! the file is.
 //!
 //! The lengths are constants of the format, so the same bytes have the same id on every chain. The
 //! format is in `docs/protocol/files.md`.
@@ -44,8 +44,7 @@ pub fn segment_leaf(chunks: &[Hash]) -> Hash {
     Hash::of(Domain::FileSegment, &[merkle::root(chunks).as_bytes()])
 }
 
-/// Bytes that are not what a file's id commits to. Whoever gave them is at fault: a peer, or our
-/// disk.
+/// Data that a file's id does not commit to. Its source is at fault: a peer, or our disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     /// The file is longer than any file may be.
@@ -62,7 +61,7 @@ pub enum FileError {
         /// Id that the descriptor gives.
         got: FileId,
     },
-    /// The path is that of a list with another number of segments.
+    /// The path is for another number of segments.
     #[error("a path among {got} segments, expected {expected}")]
     SegmentCount {
         /// Segments of the file.
@@ -111,7 +110,7 @@ impl FileDescriptor {
         Self { length: 0, root: merkle::root(&[]) }
     }
 
-    /// The name of the file's content.
+    /// The id: a hash of version, length and root.
     #[must_use]
     pub fn id(&self) -> FileId {
         let parts: [&[u8]; 3] = [&[VERSION], &self.length.to_le_bytes(), self.root.as_bytes()];

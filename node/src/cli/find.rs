@@ -12,7 +12,7 @@ use super::files::id_of;
 use crate::control::{Client, ControlError};
 use crate::output::{print, print_json, table};
 
-/// Longest time for the answer of the node.
+/// Longest time that the node may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
@@ -21,10 +21,10 @@ pub(super) struct Find {
     home: HomeArg,
     #[command(flatten)]
     wanted: Wanted,
-    /// Ask all nodes of a local network by a query that they pass on
+    /// Search by a flood query, which nodes pass on; on local networks only
     #[arg(long)]
     flood: bool,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -35,7 +35,7 @@ struct Wanted {
     /// Number of an era of history
     #[arg(long, value_name = "N")]
     era: Option<u64>,
-    /// Height of a block, whose era is looked for
+    /// Height of a block; looks for its era
     #[arg(long, value_name = "H")]
     block: Option<u64>,
     /// A file: its id, its link, a file that holds the link, or `-` to read it from stdin
@@ -47,11 +47,11 @@ struct Wanted {
 #[derive(Debug, Serialize, Deserialize)]
 struct Found {
     holders: Vec<Holder>,
-    /// Number of links to the first holder, for a flood query.
+    /// Number of hops to the first holder, for a flood query.
     hops: Option<u8>,
     /// Messages that the node sent and received for it.
     messages: u64,
-    /// Until the first holder was heard of.
+    /// Time until the node heard of the first holder.
     ms: u64,
 }
 
@@ -90,8 +90,8 @@ impl Find {
 impl Found {
     fn text(&self) -> String {
         let Self { holders, hops, messages, ms } = self;
-        let links = |hops| format!(", {hops} {} away", if hops == 1 { "link" } else { "links" });
-        let way = hops.map_or_else(String::new, links);
+        let way = |hops| format!(", {hops} {} away", if hops == 1 { "hop" } else { "hops" });
+        let way = hops.map_or_else(String::new, way);
         if holders.is_empty() {
             return format!("no holder was found: {messages} messages, {ms} ms");
         }

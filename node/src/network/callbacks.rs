@@ -27,12 +27,12 @@ use super::{Keypair, NetworkConfig, NetworkError};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Most calls under way. A call to a silent host takes 10 s, so this many silent hosts delay the
-/// others by that.
+/// Most calls under way. A call to a silent host takes 10 s, so this many silent hosts delay other
+/// calls by 10 s.
 const RUNNING_MAX: usize = 8;
 
-/// Most peers for which calls wait: as many as are usually connected. Beyond it none is added: its
-/// addresses are looked at later, as every other address of the store.
+/// Most peers for which calls wait: as many as are usually connected. Further ones are not added:
+/// their addresses are tried later, as every other address of the store.
 const WAITING_MAX: usize = 128;
 
 /// Most calls begun in a minute, a quarter of all dials of learned addresses that the node may make
@@ -44,7 +44,7 @@ const A_MINUTE_MAX: usize = 256;
 pub(crate) enum Answer {
     /// The peer itself answered.
     Reached,
-    /// Nobody or another peer answered.
+    /// Nobody answered, or another peer did.
     Failed,
     /// Our own rules did not allow the dial, so nothing is known.
     Undialed,

@@ -1,8 +1,8 @@
 //! Kademlia, and the addresses that its answers name.
 //!
-//! libp2p's behaviour keeps what peers answer to itself until a query ends, and then tells only of
-//! the peers that it could ask. A node has places for few of them, and would never hear of the
-//! others. So this behaviour stands around Kademlia's and reads each answer as it arrives.
+//! libp2p's behaviour reports what peers answered only when a query ends, and then only the peers
+//! that it could ask. A node has places for few of these, and would never hear of the others. So
+//! this behaviour wraps Kademlia's and reads each answer as it arrives.
 //!
 //! An answer may name anything: 1,500 addresses fit into one. So Kademlia sees only what an honest
 //! answer could have.
@@ -39,7 +39,7 @@ const LOOK_UPS: u64 = 40;
 /// Most bytes of a request or a record, which Kademlia's frames have. Each is charged as many.
 const REQUEST_BYTES_MAX: usize = 16 << 10;
 
-/// Most answers that wait for the network's task, which takes them before it waits itself. Further
+/// Most answers that wait for the network's task, which takes all of them before it sleeps. Further
 /// ones are not read.
 const ANSWERS_MAX: usize = 64;
 

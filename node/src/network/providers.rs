@@ -33,7 +33,7 @@ impl Providers {
         }
     }
 
-    /// Who says that it has the object of a key, without this node.
+    /// The other nodes that say that they have the object of a key.
     pub(crate) fn others(&self, key: &[u8]) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let holders = self.index.holders(Instant::now(), key).into_iter();
         let parsed = holders.filter_map(|(id, addresses)| {
@@ -64,7 +64,7 @@ impl RecordStore for Providers {
         iter::empty()
     }
 
-    /// Kademlia adds only this node's own records by itself, and these the index has already.
+    /// Kademlia itself adds only this node's own records, which the index has already.
     fn add_provider(&mut self, _: ProviderRecord) -> Result<()> {
         Ok(())
     }

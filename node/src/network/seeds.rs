@@ -1,4 +1,4 @@
-//! Seeds: names of the domain name system whose owners publish addresses of nodes.
+//! Seeds: DNS names under which addresses of nodes are published.
 //!
 //! `/dnsaddr/NAME` stands for the addresses in the TXT records of `_dnsaddr.NAME`, each the text
 //! `dnsaddr=` and a multiaddr. A seed is a way into the network and not a peer: its addresses are
@@ -24,9 +24,9 @@ use super::address::is_dialable;
 /// Most addresses of one answer that are dialed, chosen at random if there are more.
 const ADDRESSES_MAX: usize = 16;
 
-/// Time between two questions while no peer is connected. It doubles with each one.
+/// Delay between two queries while no peer is connected. It doubles each time.
 const DELAY_MIN: Duration = Duration::from_secs(5);
-/// The longest such time.
+/// The longest such delay.
 const DELAY_MAX: Duration = Duration::from_secs(300);
 
 /// What is wrong with a seed.
@@ -36,7 +36,7 @@ pub(crate) enum SeedError {
     #[error("{0}")]
     Unresolved(String),
     /// The records have no address that may be dialed.
-    #[error("it has no address of a node")]
+    #[error("its records have no address that may be dialed")]
     Empty,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Seeds {
     asked: FuturesUnordered<BoxFuture<'static, Found>>,
 }
 
-/// The name of a seed. `None` if the address is none.
+/// The name of a seed. `None` if the address is not a seed.
 pub(crate) fn seed_name(address: &Multiaddr) -> Option<String> {
     let mut parts = address.iter();
     match (parts.next(), parts.next()) {

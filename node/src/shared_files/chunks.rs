@@ -9,13 +9,13 @@ use ledger::file::{CHUNK_BYTES, FileDescriptor, SEGMENT_CHUNKS};
 use ledger::units::SegmentIndex;
 use protocol::swarm::{SegmentRange, SegmentRanges};
 
-/// Bytes of the bits of a segment on disk: one bit for each chunk, little-endian.
-const SEGMENT_BYTES: u64 = SEGMENT_CHUNKS / 8;
+/// Bytes on disk of a segment's bits, one for each chunk, little-endian.
+const SEGMENT_BITS_BYTES: u64 = SEGMENT_CHUNKS / 8;
 
 /// Which chunks of a file are here: 128 bits for each segment, so 1 bit for 128 KiB.
 ///
-/// On disk, in `ID.chunks`, are the same bits. A bit is written after the bytes of its chunk, and
-/// each write is one call, so the end of the process loses neither. The end of the system may lose
+/// `ID.chunks` on disk has the same bits. A bit is written after the bytes of its chunk, and each
+/// write is one call, so a crash of the process loses neither. A crash of the machine may lose
 /// either: see [`Meta::boot`](super::meta::Meta::boot).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Here {
@@ -37,12 +37,12 @@ impl Here {
         all
     }
 
-    /// The set that is on disk. What the disk lacks is not in it.
+    /// Reads the bits from disk. Chunks whose bits are missing there are not here.
     pub(super) fn read(from: &File, file: FileDescriptor) -> io::Result<Self> {
         let mut here = Self::none(file);
         for (segment, bits) in (0..).zip(&mut here.segments) {
-            let mut bytes = [0; SEGMENT_BYTES as usize];
-            match from.read_exact_at(&mut bytes, segment * SEGMENT_BYTES) {
+            let mut bytes = [0; SEGMENT_BITS_BYTES as usize];
+            match from.read_exact_at(&mut bytes, segment * SEGMENT_BITS_BYTES) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
                 read => read?,
             }
@@ -54,7 +54,7 @@ impl Here {
     /// Writes the bits of the segment that holds a chunk.
     pub(super) fn write(&self, to: &File, chunk: u64) -> io::Result<()> {
         let segment = chunk / SEGMENT_CHUNKS;
-        to.write_all_at(&self.segment(segment).to_le_bytes(), segment * SEGMENT_BYTES)
+        to.write_all_at(&self.segment(segment).to_le_bytes(), segment * SEGMENT_BITS_BYTES)
     }
 
     /// The chunks of a segment that are here: bit `n` is its chunk `n`.
@@ -67,7 +67,7 @@ impl Here {
         self.segment(chunk / SEGMENT_CHUNKS) & bit(chunk) != 0
     }
 
-    /// A chunk that the file does not have changes nothing.
+    /// Sets whether a chunk is here. Ignores a chunk that the file does not have.
     pub(super) fn set(&mut self, chunk: u64, is_here: bool) {
         let index = usize::try_from(chunk / SEGMENT_CHUNKS).unwrap_or(usize::MAX);
         let Some(bits) = self.segments.get_mut(index).filter(|_| chunk < self.file.chunks()) else {

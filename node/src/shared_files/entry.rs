@@ -39,11 +39,11 @@ pub(super) enum Content {
     Awaited,
     /// In the home.
     Own(Own),
-    /// In the home. The system was started anew since they were written, so they are being hashed.
+    /// In the home. The machine was rebooted since they were written, so they are being hashed.
     Doubtful(Own),
     /// In the user's file.
     Shared(Arc<File>),
-    /// In the user's file, which is not open since the node was started anew.
+    /// In the user's file, which is not open since the node restarted.
     Detached,
     /// Gone: the user's file has changed.
     Changed,
@@ -68,7 +68,7 @@ impl Entry {
         Self { meta, content, served: 0, trouble: None, peers: 0, waits: None }
     }
 
-    /// Bytes of the quota that the file takes: those in the home that are here or wanted.
+    /// Bytes of the quota that the file takes: those of all wanted segments, here or not.
     pub(super) fn reserved(&self) -> u64 {
         self.own().map_or(0, |(file, _)| bytes_of(&file, &self.meta.wanted()))
     }
@@ -114,7 +114,7 @@ impl Entry {
         }
     }
 
-    /// What the file looks like for people and scripts.
+    /// The file as `files` shows it.
     pub(super) fn info(&self, id: &FileId) -> FileInfo {
         let state = self.state();
         let reason = match (&self.trouble, state) {
@@ -145,7 +145,7 @@ pub(crate) struct FileInfo {
     pub(crate) name: String,
     /// Length of the file; null until a peer has told it.
     pub(crate) bytes: Option<u64>,
-    /// Bytes that are here, or are hashed.
+    /// Bytes that are here, or that are hashed so far.
     pub(crate) have_bytes: u64,
     /// Bytes that are wanted and not here.
     pub(crate) left_bytes: u64,
@@ -168,14 +168,14 @@ pub(crate) enum FileState {
     Hashing,
     /// It is served from where its user has it.
     Shared,
-    /// It was shared in place before the node was started anew, and is not served until `share` is
-    /// run again.
+    /// It was shared in place before the node restarted, and is not served until `share` is run
+    /// again.
     Detached,
     /// The user's file has changed, so it is not served any more.
     Changed,
     /// Parts of it are being fetched. What is here is served.
     Fetching,
-    /// As `fetching`, but the disk refuses for now.
+    /// As `fetching`, but it cannot be written for now.
     Paused,
     /// It has no room in the home.
     Refused,
@@ -183,6 +183,6 @@ pub(crate) enum FileState {
     Partial,
     /// All of it is in the home, and served.
     Kept,
-    /// The system was started anew since it was written: what is here is being hashed.
+    /// The machine was rebooted since it was written: what is here is being hashed.
     Checking,
 }

@@ -1,8 +1,8 @@
 //! The hash list of a file on disk, `ID.heads`: what the heads of its segments are made of.
 //!
 //! Each segment has a slot of [`SLOT_BYTES`]: its chunk hashes, then the siblings of its path, both
-//! filled up with zeros. A slot of zeros is a head that is not here. The list of 75 GB has 21 MB.
-//! There are no checksums: a head that is read is verified under the file's id.
+//! filled up with zeros. The slot of a head that is not here is all zeros. The list of a file of 75
+//! GB has 21 MB. There are no checksums: a head that is read is verified under the file's id.
 
 use std::fs::File;
 use std::io;
@@ -81,7 +81,7 @@ impl Heads {
     /// Those of the operating system.
     pub(super) fn write(&self, head: &FileHead) -> io::Result<()> {
         let segment = head.index();
-        // The path goes first: without chunk hashes the slot is none.
+        // The path goes first: without chunk hashes the head is not here.
         self.write_path(segment, &head.path)?;
         self.write_chunks(segment.saturating_mul(SEGMENT_CHUNKS), &head.chunks)
     }

@@ -1,4 +1,4 @@
-//! What a home remembers of a file: `ID.json`, which is written last, so that only whole entries
+//! What a home remembers of a file: `ID.json`, which is written last, so that only complete entries
 //! have it.
 
 use std::fs;
@@ -16,7 +16,7 @@ use crate::files::{remove_all, write_atomic};
 
 /// Version of the file.
 const VERSION: u8 = 1;
-/// Most bytes of the file. It has at most 256 ranges of 44 digits, and a name.
+/// Most bytes of the file. It has at most 256 ranges of up to 44 characters, and a name.
 const BYTES_MAX: u64 = 64 << 10;
 
 /// What is remembered of a file.
@@ -32,8 +32,8 @@ pub(super) struct Meta {
     pub(super) source: Option<Stamp>,
     /// The segments that somebody has asked for: the first and the last of each range.
     wanted: Vec<(u64, u64)>,
-    /// The boot of the system in which the bytes in the home were written. After another boot, some
-    /// of them may be missing, and are hashed anew. `None` once they are durable.
+    /// The boot of the machine in which the bytes in the home were written. After another boot some
+    /// of them may be lost, so all are hashed. `None` once they are durable.
     pub(super) boot: Option<String>,
 }
 
@@ -58,7 +58,7 @@ impl Meta {
         self.descriptor = Some((file.length, file.root.to_string()));
     }
 
-    /// The segments that somebody has asked for. They may lie behind the end of the file, whose
+    /// The segments that somebody has asked for. They may lie beyond the end of the file, since its
     /// length is not known at first.
     pub(super) fn wanted(&self) -> SegmentRanges {
         let mut wanted = SegmentRanges::default();
@@ -72,7 +72,7 @@ impl Meta {
         self.wanted = wanted.iter().map(|range| (range.first.0, range.last.0)).collect();
     }
 
-    /// Bytes are written in this boot of the system. Returns whether that is news.
+    /// Notes that bytes are written in this boot. Returns whether `ID.json` does not say so yet.
     pub(super) fn begin_writing(&mut self) -> bool {
         let is_durable = self.boot.is_none();
         self.boot.get_or_insert_with(boot);
@@ -97,8 +97,8 @@ impl Meta {
             return Err(invalid(format!("version {}, expected {VERSION}", meta.version)));
         }
         match meta.descriptor() {
-            Some(file) if file.id() != *id => Err(invalid("the length is another file's".into())),
-            None if meta.descriptor.is_some() => Err(invalid("the root is no hash".into())),
+            Some(file) if file.id() != *id => Err(invalid("it describes another file".into())),
+            None if meta.descriptor.is_some() => Err(invalid("the root is not a hash".into())),
             _ => Ok(meta),
         }
     }
@@ -110,7 +110,7 @@ impl Meta {
     }
 }
 
-/// Which boot of the system this is; empty if the system does not say.
+/// Id of the machine's current boot; empty if the system does not say.
 fn boot() -> String {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.trim().to_owned()
@@ -149,7 +149,7 @@ impl Paths {
         }
     }
 
-    /// Removes all of them. Without the first the others are leftovers.
+    /// Removes all of them, `ID.json` first: without it the others are leftovers.
     pub(super) fn remove(&self) -> io::Result<()> {
         [&self.meta, &self.bytes, &self.heads, &self.chunks]
             .into_iter()

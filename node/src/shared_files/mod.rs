@@ -4,15 +4,15 @@
 //! |---|---|
 //! | `ID` | the bytes of a fetched or private file, sparse while it is fetched |
 //! | `ID.chunks` | which chunks of these bytes are here |
-//! | `ID.heads` | the hash list, so that it is not in memory |
-//! | `ID.json` | name, length, what is wanted; written last, so only whole entries have it |
+//! | `ID.heads` | the hash list, which is on disk to save memory |
+//! | `ID.json` | name, length, what is wanted; written last, so only complete entries have it |
 //! | `new-N`, `new-N.heads` | a file that is being hashed |
 //!
 //! A file that is *shared in place* stays where its user has it. The command opens it and passes
 //! the descriptor, so this node follows no path, and no name of a file is ever part of one. After a
-//! restart of the node such a file is *detached* until it is shared again; that hashes nothing if
-//! size, time, inode and device are the same. Each chunk is hashed before it leaves: if one differs,
-//! the file has changed, and is withdrawn.
+//! restart of the node such a file is *detached* until it is shared again. That hashes nothing if
+//! size, modification time, inode and device are the same. Each chunk is hashed before it is sent:
+//! if one differs, the file has changed, and is withdrawn.
 //!
 //! The operator's commands call [`operator`], and may wait for the disk. The driver of `swarm`
 //! calls [`serving`]. Nothing here knows the network.
@@ -49,7 +49,7 @@ pub(crate) use self::entry::{FileInfo, FileState};
 pub(crate) use self::operator::{Cancel, Reader};
 pub(crate) use self::serving::{HeldFile, ReadError, ToFiles};
 
-/// Most files of a home. Each holds up to two descriptors of this process.
+/// Most files of a home. Each keeps up to two descriptors of this process open.
 pub(crate) const FILES_MAX: usize = 128;
 /// Most messages that wait for the driver. The operator's commands wait while it is full.
 const TO_DRIVER: usize = 64;
@@ -71,8 +71,8 @@ pub(crate) enum FilesError {
     /// Not a regular file.
     #[error("it is a folder, a pipe or a device; only regular files can be shared")]
     NotRegular,
-    /// The file was written to while it was hashed.
-    #[error("it changed while it was read: try again when nobody writes to it")]
+    /// The file was written to while it was hashed, or since it was shared.
+    #[error("it changed while it was read or shared: share it again when nobody writes to it")]
     Changed,
     /// It is longer than any file may be.
     #[error(transparent)]
@@ -91,20 +91,20 @@ pub(crate) enum FilesError {
     Quota {
         /// Bytes that the file takes.
         needed: u64,
-        /// Bytes that others take.
+        /// Bytes that other files take.
         used: u64,
         /// The quota.
         quota: u64,
     },
     /// The disk would be too full.
     #[error(
-        "it needs {needed} bytes, and the disk has {free} bytes left beside what is being fetched, \
-         of which files.reserve keeps {reserve} free"
+        "it needs {needed} bytes; after what is being fetched, the disk has {free} bytes left, of \
+         which files.reserve keeps {reserve} free"
     )]
     Reserve {
         /// Bytes that the file takes.
         needed: u64,
-        /// Bytes that are free.
+        /// Bytes that are free after what is on its way into the home.
         free: u64,
         /// Bytes that stay free.
         reserve: u64,
@@ -115,7 +115,7 @@ pub(crate) enum FilesError {
     /// The bytes are not here.
     #[error("the bytes of {0} are not here: `files` shows its state")]
     NotHere(FileId),
-    /// Whoever asked has gone.
+    /// The command that asked has ended.
     #[error("given up")]
     GivenUp,
     /// The operating system refused.
@@ -150,7 +150,7 @@ struct Hashed {
 }
 
 impl Hashed {
-    /// Bytes that will come into the home.
+    /// Bytes that are still to come into the home.
     fn left(&self) -> u64 {
         self.kept.saturating_sub(self.reading.done())
     }
@@ -158,8 +158,8 @@ impl Hashed {
 
 impl SharedFiles {
     /// Opens the folder of a locked home, and removes what an ended process left unfinished. What
-    /// cannot be used is left alone, and named in the list of problems. Returns the end of the
-    /// channel for the driver, too, which first calls [`Self::begin`].
+    /// cannot be used is left alone, and named in the list of problems. Also returns the receiver
+    /// for the driver, which first calls [`Self::begin`].
     ///
     /// # Errors
     /// The folder cannot be made or read.
@@ -233,7 +233,7 @@ impl SharedFiles {
         Ok(())
     }
 
-    /// Refuses to write while the disk has less free space than it is to keep.
+    /// Refuses to write while the disk has less free space than the reserve.
     fn check_disk(&self) -> io::Result<()> {
         match Space::of(&self.0.folder) {
             Some(space) if space.free < self.0.limits.reserve => {
@@ -301,6 +301,6 @@ fn check_length(length: u64) -> Result<(), FilesError> {
 /// Removes a file's entries. If that fails, the next start of the node removes them.
 fn remove(paths: &Paths) {
     if let Err(error) = paths.remove() {
-        tracing::warn!("{} stays: {error}", paths.bytes.display());
+        tracing::warn!("{} cannot be removed: {error}", paths.bytes.display());
     }
 }

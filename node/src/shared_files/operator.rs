@@ -1,5 +1,5 @@
 //! What the operator's commands do with files. These functions may wait for the disk and for the
-//! driver, so they run on threads that may wait.
+//! driver, so they are called on threads that may block.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::files::rename;
 
-/// Ends the hashing of a file when it is dropped, such as with the connection of the command.
+/// Gives up the hashing of a file when it is dropped, such as when the command disconnects.
 #[derive(Default)]
 pub(crate) struct Cancel(Arc<Reading>);
 
@@ -39,7 +39,7 @@ impl Drop for Cancel {
     }
 }
 
-/// Says whether whoever asked for the hashing of a file has gone.
+/// Tells whether the hashing of a file was given up.
 pub(crate) struct Reader(Arc<Reading>);
 
 /// A file that was hashed, what the home remembers of it, and where its bytes are.
@@ -101,7 +101,7 @@ impl SharedFiles {
         })
     }
 
-    /// Opens again what was shared before the node was started anew.
+    /// Shares a file that was shared before and has the same stamp. `None` if there is none.
     fn attach(&self, file: &Arc<File>, stamp: Stamp) -> Option<(FileId, Shared)> {
         let mut files = self.files();
         let (id, entry) = files.iter_mut().find(|(_, entry)| {
@@ -147,8 +147,8 @@ impl SharedFiles {
         })
     }
 
-    /// Hashes a file of which `kept` bytes will be in the home, while it is in the list of files,
-    /// and puts it among them.
+    /// Hashes a file, which is listed as `hashing` meanwhile, and adds it to the files. `kept` of
+    /// its bytes will be in the home.
     fn read(
         &self,
         name: &str,
@@ -189,8 +189,8 @@ impl SharedFiles {
         done
     }
 
-    /// Puts a hashed file among the others, in place of one with the same id, unless all bytes of
-    /// that one are in the home.
+    /// Adds a hashed file. It replaces a file with the same id, unless all bytes of that one are in
+    /// the home.
     fn put(
         &self,
         paths: &Paths,
@@ -225,8 +225,8 @@ impl SharedFiles {
         Ok(done)
     }
 
-    /// Asks for a file, or for more of it. `ranges` are the first and the last byte of each; none
-    /// means all. Each is rounded out to whole segments.
+    /// Fetches a file, or more of it. Each of `ranges` is a first and a last byte, and is rounded
+    /// out to whole segments. No ranges mean the whole file.
     ///
     /// # Errors
     /// `TooMany`, `Ranges`, `Quota`, `Reserve`, `Io`. The last three also come later, when the
@@ -245,7 +245,7 @@ impl SharedFiles {
         if old.is_none() && files.len() >= FILES_MAX {
             return Err(FilesError::TooMany);
         }
-        // A file of the user that is not open is nothing that a fetch could go on with.
+        // A fetch does not continue a file that was shared in place and is not open any more.
         let old = old.filter(|entry| entry.meta.source.is_none());
         let mut meta = old.map_or_else(|| Meta::new(shown(name)), |entry| entry.meta.clone());
         let mut wanted = meta.wanted();
@@ -268,7 +268,7 @@ impl SharedFiles {
         let Some(entry) = files.get_mut(&id) else { return Err(FilesError::Unknown(id)) };
         (entry.meta, entry.trouble) = (meta, None);
         if id == empty.id() && matches!(entry.content, Content::Awaited) {
-            // The empty file has no head that could come.
+            // The empty file has no segment, so no head will come.
             self.make(&mut files, &id, &empty)?;
         }
         let messages = files.get(&id).map(|entry| self.messages(&id, entry)).unwrap_or_default();
@@ -277,11 +277,11 @@ impl SharedFiles {
         Ok(())
     }
 
-    /// Opens the bytes of a file to be read, with holes where nothing is here.
+    /// Opens the bytes of a file for reading. It has holes where chunks are missing.
     ///
     /// # Errors
-    /// `Unknown`, `NotHere`, `Io`; `Changed` for a user's file that does not look as it did, which
-    /// is withdrawn.
+    /// `Unknown`, `NotHere`, `Io`; `Changed` for a user's file with another stamp, which is
+    /// withdrawn.
     pub(crate) fn open_bytes(&self, id: &FileId) -> Result<File, FilesError> {
         let mut files = self.files();
         let entry = files.get_mut(id).ok_or(FilesError::Unknown(*id))?;
@@ -315,8 +315,8 @@ impl SharedFiles {
         Ok(())
     }
 
-    /// Hashes the bytes in the home that may be lost, since the system was started anew after they
-    /// were written. What is lost is fetched again. A file that cannot be checked stays as it is.
+    /// Hashes the bytes in the home that may be lost, since the machine was rebooted after they
+    /// were written. Lost chunks are fetched again. A file that cannot be checked is not served.
     ///
     /// # Errors
     /// `GivenUp`.
@@ -379,7 +379,7 @@ impl SharedFiles {
         };
         let mut lost = 0u64;
         for segment in 0..file.segments() {
-            // What cannot be read is lost.
+            // A head that cannot be read counts as lost.
             let head = heads.read(file, segment).ok().flatten();
             for chunk in file.segment_chunks(segment).unwrap_or_default() {
                 reader.0.check()?;

@@ -1,5 +1,5 @@
-//! What the driver of `swarm` needs of the files. Its thread calls these functions: each reads or
-//! writes at most one chunk or head.
+//! What the driver of `swarm` needs of the files. Its thread calls these functions. After
+//! [`SharedFiles::begin`] each call reads or writes at most one chunk or head.
 
 use std::io;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) enum ToFiles {
         /// The file.
         id: FileId,
         /// The first and the last byte; `None`: all. The range covers whole segments, and may end
-        /// behind the file, whose length is not known at first.
+        /// beyond the file, whose length is not known at first.
         range: Option<(u64, u64)>,
         /// What is here already.
         held: Option<HeldFile>,
@@ -89,7 +89,7 @@ impl SharedFiles {
         wanted.iter().map(fetch).collect()
     }
 
-    /// `None` if the hash list cannot be read: then the file is not served.
+    /// What is here of a file. Leaves out begun segments whose heads cannot be read.
     fn held(&self, id: &FileId, entry: &Entry) -> Option<HeldFile> {
         let descriptor = entry.meta.descriptor()?;
         let here = match &entry.content {

@@ -1,4 +1,4 @@
-//! Reads whole files: hashes them, skips their holes, and notices that they change.
+//! Reads whole files: hashes them, skips their holes, and notices when they change.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,12 +16,12 @@ use crate::holes::{next_data, next_hole};
 /// Bytes that are read at once: whole chunks, so that the hasher copies none.
 const READ_BYTES: usize = 8 * CHUNK_BYTES as usize;
 
-/// What a file on disk looks like from outside. A file with the same stamp is taken for unchanged
-/// until one of its chunks says otherwise.
+/// What the system says of a file on disk. A file with the same stamp counts as unchanged until the
+/// hash of one of its chunks differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp {
     pub(super) bytes: u64,
-    /// Time of the last change, as seconds and nanoseconds.
+    /// Modification time, as seconds and nanoseconds.
     modified: (i64, i64),
     device: u64,
     inode: u64,
@@ -41,8 +41,8 @@ impl Stamp {
     }
 }
 
-/// How far the reading of a file has come, and whether it is still wanted. Shared with those who
-/// show it and those who end it.
+/// How far the reading of a file has come, and whether it was given up. Shared with the code that
+/// shows this and the code that gives it up.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     done: AtomicU64,
@@ -50,7 +50,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Bytes that are read.
+    /// Bytes that were read so far.
     pub(super) fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
@@ -74,12 +74,12 @@ impl Reading {
     }
 }
 
-/// Hashes that come in order, on their way to the list on disk.
+/// Hashes a file in order, and writes the hashes to the list on disk.
 struct Hashing<'a> {
     hasher: FileHasher,
     heads: &'a Heads,
     reading: &'a Reading,
-    /// Whether the disk has room.
+    /// Fails if the disk has no room.
     check_disk: &'a dyn Fn() -> io::Result<()>,
     /// Chunk hashes that are on disk.
     written: u64,
@@ -94,7 +94,7 @@ impl<'a> Hashing<'a> {
         Self { hasher: FileHasher::new(), heads, reading, check_disk, written: 0 }
     }
 
-    /// `bytes` more were hashed. Writes the hashes that are there, so that they are not in memory.
+    /// `bytes` more were hashed. Writes their hashes to disk, so that these do not fill memory.
     fn drain(&mut self, bytes: u64) -> Result<(), FilesError> {
         self.reading.check()?;
         (self.check_disk)()?;
@@ -203,11 +203,10 @@ fn ended_early(error: io::Error) -> FilesError {
     }
 }
 
-/// Reads a chunk, if its bytes have this hash.
+/// Reads a chunk. `None` if its bytes do not have this hash.
 ///
 /// # Errors
-/// Those of the operating system. A file that ends before the chunk is no error, but has another
-/// chunk.
+/// Those of the operating system. A file that ends inside or before the chunk gives `None`.
 pub(super) fn chunk(
     file: &File,
     range: &std::ops::Range<u64>,

@@ -1,4 +1,4 @@
-//! What nodes announce in the index, and the key under which it stands there.
+//! What nodes announce in the index, and the key under which its records are stored.
 
 use bincode::{Decode, Encode};
 use ledger::codec;
@@ -6,11 +6,12 @@ use ledger::hash::{ChainId, Domain, Hash};
 
 use crate::eras::Era;
 
-/// Most groups of eras of a chain. A node that keeps all of them renews as many records, so the
-/// cost of renewal stays the same however long the chain is.
+/// Most groups of eras of a chain. A node that keeps all eras renews at most this many records, so
+/// renewal costs no more on a longer chain.
 pub const GROUPS_MAX: u64 = 256;
 
-/// The eras from `number * 2^exponent` on, `2^exponent` of them. Eras are announced in groups.
+/// A group of eras: the `2^exponent` eras from `number * 2^exponent` on. Nodes announce groups, not
+/// single eras.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct EraGroup {
     /// Binary logarithm of the number of eras.
@@ -31,7 +32,7 @@ impl EraGroup {
     }
 }
 
-/// What a node may have, as the index knows it.
+/// What a node may have and announce in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub enum Object {
     /// At least one era of a group.

@@ -1,7 +1,7 @@
 //! How fast nodes fetch a file from those that share it, by the commands `share` and `get`.
 //!
 //! All nodes have the same short chain, which stands still, so nothing but the file moves. They are
-//! connected before the first `get` begins: the time is that from the first holder found.
+//! connected before the first `get` begins, so the time has no search for holders in it.
 
 use std::fs;
 use std::io::{BufWriter, Write};
@@ -41,13 +41,13 @@ struct Run {
     seconds: f64,
     bound_seconds: Option<f64>,
     ratio: Option<f64>,
-    /// Time to look for holders. Here all nodes are connected before, so no look-up is needed.
+    /// Time to look for holders: none, since all nodes are connected before.
     lookup_seconds: f64,
     /// Bytes that the seeds sent, in copies of the file; `None` on loopback.
     seed_copies: Option<f64>,
-    /// Bytes of all leechers together.
+    /// What all leechers together receive.
     mib_per_second: f64,
-    /// By the processor time of all nodes.
+    /// What they receive in a second of processor time of all nodes.
     mib_per_cpu_second: f64,
     peak_rss_mib: f64,
     /// The fewest and the most peers that sent chunks to a leecher.
@@ -273,13 +273,13 @@ impl<'a> Session<'a> {
         command
     }
 
-    /// Has a node share the file. Returns what the command says.
+    /// Shares the file from a node. Returns what the command prints.
     fn share(&self, index: usize) -> anyhow::Result<Value> {
         let mut command = self.command_of(&["share", "--json"], index);
         command.arg(&self.payload.file).stdin(Stdio::null()).stderr(Stdio::inherit());
         let output = command.output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "`share` has ended with {}: {text}", output.status);
+        ensure!(output.status.success(), "`share` ended with {}: {text}", output.status);
         Ok(serde_json::from_str(text.lines().last().unwrap_or_default())?)
     }
 
@@ -296,7 +296,7 @@ impl<'a> Session<'a> {
                 .arg(node.home.join("files").join(id))
                 .status()
                 .context("`cmp` does not run")?;
-            ensure!(status.success(), "{} has other bytes than were shared", node.name);
+            ensure!(status.success(), "{} has other bytes than the shared file", node.name);
         }
         Ok(())
     }

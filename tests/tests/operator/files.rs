@@ -249,8 +249,8 @@ fn names_and_requests_do_no_harm() {
     }
     for (words, part) in [
         ("get cairn:00", "64 lower-case hexadecimal digits"),
-        ("get no-such-file", "is no link, and no file"),
-        ("unshare no-such-file", "is no link, and no file"),
+        ("get no-such-file", "is neither a link nor a file"),
+        ("unshare no-such-file", "is neither a link nor a file"),
         ("share no-such-file", "No such file"),
         ("share /dev/null", "only regular files"),
         ("share --private /dev/null", "a device"),

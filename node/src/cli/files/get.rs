@@ -29,14 +29,13 @@ pub(in crate::cli) struct Get {
     /// machine sees its key
     #[arg(value_name = "LINK|-")]
     link: String,
-    /// Where to write the file. Without it the node fetches and serves the file, and the command
-    /// writes nothing
+    /// Where to write the file. Without it the node only keeps and serves the file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Fetch only these bytes, both ends included, into a sparse file; may be given again
+    /// Fetch only these bytes, both ends included, into a sparse file; may be repeated
     #[arg(long, value_name = "FIRST-LAST", value_parser = range)]
     range: Vec<(u64, u64)>,
-    /// Replace the file that is there
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
     /// Print the result as JSON
@@ -80,7 +79,7 @@ impl Get {
         Ok(print(&format!("{} bytes in {seconds:.1} s{place}", bytes))?)
     }
 
-    /// Has the node fetch the file, and waits for the end.
+    /// Tells the node to fetch the file, and waits for the end.
     async fn fetch(
         &self,
         client: &mut Client,
@@ -123,12 +122,12 @@ impl Get {
                 bar.set_length(info.have_bytes.saturating_add(info.left_bytes));
                 bar.set_position(info.have_bytes);
             }
-            // No event tells of progress: the node is asked again.
+            // The node sends no events, so it is asked again.
             tokio::time::sleep(ASK_EVERY).await;
         }
     }
 
-    /// Writes what was asked for to its place. Returns how many bytes that is.
+    /// Writes the wanted ranges to the target. Returns how many bytes these are.
     fn write(
         &self,
         link: &Link,

@@ -9,17 +9,17 @@ use ledger::link::{LINK_BYTES_MAX, Link, PREFIX};
 
 use crate::screen::say;
 
-/// Most bytes of a file or of stdin that are looked at: a link, and spaces around it.
+/// Most bytes of a file or of stdin that are read: a link, and spaces around it.
 const BYTES_MAX: u64 = 2 * LINK_BYTES_MAX as u64;
 
 /// Reads a link from an argument: the link itself, `-` for stdin, or the path of a file that holds
-/// it. Warns if a key stands in the arguments, which other users of the machine can see.
+/// it. Warns if a key is in the arguments, which other users of the machine can see.
 pub(super) fn read(argument: &str) -> anyhow::Result<Link> {
     if argument.starts_with(PREFIX) {
         let link: Link = argument.parse()?;
         if link.key.is_some() {
-            say("the key of this link stands in the arguments, where other users of this machine \
-                 and the history of the shell see it; with - the link is read from stdin");
+            say("the key of this link is in the arguments, where other users of this machine and \
+                 the history of the shell see it; with - the link is read from stdin");
         }
         return Ok(link);
     }
@@ -28,10 +28,11 @@ pub(super) fn read(argument: &str) -> anyhow::Result<Link> {
     }
     if argument.contains('#') && File::open(argument).is_err() {
         // Perhaps a link with a mistake, so its key must not be shown.
-        bail!("the argument is no link, and no file; a link begins with {PREFIX}");
+        bail!("the argument is neither a link nor a file; a link begins with {PREFIX}");
     }
-    first_line(File::open(argument).with_context(|| format!("{argument} is no link, and no file"))?)
-        .with_context(|| argument.to_owned())
+    let file =
+        File::open(argument).with_context(|| format!("{argument} is neither a link nor a file"))?;
+    first_line(file).with_context(|| argument.to_owned())
 }
 
 fn first_line(from: impl Read) -> anyhow::Result<Link> {
@@ -40,7 +41,7 @@ fn first_line(from: impl Read) -> anyhow::Result<Link> {
     Ok(line.trim().parse()?)
 }
 
-/// The id that a link names; also reads the id alone.
+/// The id in an argument: that of a link, or the id itself.
 pub(in crate::cli) fn id_of(argument: &str) -> anyhow::Result<FileId> {
     if let Ok(id) = argument.parse() {
         return Ok(id);
@@ -48,9 +49,9 @@ pub(in crate::cli) fn id_of(argument: &str) -> anyhow::Result<FileId> {
     Ok(read(argument)?.id)
 }
 
-/// A range of bytes as `--range` reads it: the first and the last byte, or the first alone.
+/// A range of bytes as `--range` reads it: `FIRST-LAST`, or `FIRST-` up to the end.
 pub(super) fn range(text: &str) -> Result<(u64, u64), String> {
-    let expected = || format!("{text:?} is no range, expected FIRST-LAST in bytes, or FIRST-");
+    let expected = || format!("{text:?} is not a range, expected FIRST-LAST in bytes, or FIRST-");
     let (first, last) = text.split_once('-').ok_or_else(expected)?;
     let first = first.parse().map_err(|_| expected())?;
     let last = match last {
@@ -63,7 +64,7 @@ pub(super) fn range(text: &str) -> Result<(u64, u64), String> {
     Ok((first, last))
 }
 
-/// Refuses what is not a whole path of a file.
+/// The file's name in a path. Refuses a path without one, such as `..`.
 pub(super) fn check_name(path: &std::path::Path) -> anyhow::Result<String> {
     match path.file_name() {
         Some(name) => Ok(name.to_string_lossy().into_owned()),
@@ -101,7 +102,7 @@ mod tests {
             assert!(error.contains("begins with cairn:") && !error.contains("0b0b"), "{error}");
         }
         let error = read("no-such-file").unwrap_err();
-        assert!(format!("{error:#}").contains("is no link, and no file"), "{error:#}");
+        assert!(format!("{error:#}").contains("is neither a link nor a file"), "{error:#}");
     }
 
     #[test]

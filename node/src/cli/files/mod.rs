@@ -1,8 +1,8 @@
-//! `share`, `get`, `unshare` and `files`: files that are moved between nodes, by the socket of the
-//! node that runs in a home.
+//! `share`, `get`, `unshare` and `files`: commands for the files that nodes share. They use the
+//! socket of the node that runs in a home.
 //!
-//! The command opens files and passes them on, so that the node follows no path, and only the
-//! command ever has the key of a private file.
+//! The command opens files and passes their descriptors, so the node follows no path. Only the
+//! command has the key of a private file, never the node.
 
 mod get;
 mod link;
@@ -27,8 +27,7 @@ use crate::output::{print, print_json};
 use crate::screen::draw_target;
 use crate::shared_files::{FileInfo, FileState};
 
-/// Time between two questions how far a file has come. The socket only answers, and tells of no
-/// event.
+/// How often a command asks its node how far a file has come. The node's socket sends no events.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
@@ -75,7 +74,7 @@ impl Files {
     }
 }
 
-/// A file in one line, and why nothing arrives in another.
+/// A file in one line. If nothing arrives, a second line says why.
 fn line(file: &FileInfo) -> String {
     let bytes = file.bytes.map_or_else(|| "?".to_owned(), |bytes| DecimalBytes(bytes).to_string());
     let part = match file.bytes {
@@ -111,7 +110,7 @@ fn state(state: FileState) -> &'static str {
     }
 }
 
-/// The runtime of a command, which has little to do at a time.
+/// The runtime of a command. One thread is enough.
 fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio cannot start")
 }

@@ -31,7 +31,7 @@ const VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SealError {
     /// No sealed file can have this length.
-    #[error("a file of {sealed} bytes is no private file: is this link's key for another file?")]
+    #[error("no private file has {sealed} bytes: is this link's key for another file?")]
     Length {
         /// Bytes of the file.
         sealed: u64,
@@ -82,8 +82,7 @@ impl Pieces {
         self.plain.saturating_add(self.count().saturating_mul(TAG_BYTES))
     }
 
-    /// Seals the plaintext of a piece in place. A file of up to 2^64 bytes has pieces for all of
-    /// its bytes.
+    /// Seals the plaintext of a piece in place.
     ///
     /// # Panics
     /// If the plaintext has more bytes than a piece.
@@ -104,11 +103,11 @@ impl Pieces {
         opened.map_err(|_| SealError::Piece { index })
     }
 
-    /// Seals a whole file, piece after piece. Tells after each piece how many bytes of the
-    /// plaintext are sealed.
+    /// Seals a whole file, piece after piece. `sealed` is given the number of bytes of plaintext
+    /// sealed so far.
     ///
     /// # Errors
-    /// Those of reading and writing; `InvalidData` if the plaintext does not have its length.
+    /// Those of reading and writing; `InvalidData` if the plaintext has another length.
     pub(super) fn seal_all(
         &self,
         mut from: impl Read,
@@ -134,7 +133,7 @@ impl Pieces {
     }
 
     /// Opens the pieces that hold a range of the plaintext, and writes the range to its place in
-    /// `to`. Tells after each piece how many bytes are written.
+    /// `to`. `opened` is given the number of bytes written so far.
     ///
     /// # Errors
     /// Those of reading and writing; `InvalidData` with a [`SealError`] for a piece that does not
@@ -224,7 +223,7 @@ mod tests {
         bytes
     }
 
-    /// What opens of a sealed file.
+    /// The plaintext of a sealed file, or why it does not open.
     fn opened(key: &LinkKey, bytes: &[u8]) -> Result<Vec<u8>, String> {
         let pieces =
             Pieces::of_sealed(key, bytes.len() as u64).map_err(|error| error.to_string())?;
@@ -235,7 +234,7 @@ mod tests {
         Ok(content(&to))
     }
 
-    /// The file's source is `tests/vectors/private.py`, an implementation of its own.
+    /// The vectors were made by `tests/vectors/private.py`, an independent implementation.
     #[test]
     fn sealed_files_are_those_of_the_vectors() {
         #[derive(Deserialize)]

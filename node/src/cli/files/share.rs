@@ -28,10 +28,10 @@ use crate::shared_files::{FileInfo, FileState};
 pub(in crate::cli) struct Share {
     #[command(flatten)]
     home: HomeArg,
-    /// The file. It stays where it is, and has to stay as it is
+    /// The file. Without --private it is not copied, so do not change it while it is shared
     file: PathBuf,
-    /// Seal the file, so that only those who have the link can read it. The node keeps the sealed
-    /// copy
+    /// Seal (encrypt) the file, so that only those who have the link can read it. The node keeps
+    /// the sealed copy
     #[arg(long)]
     private: bool,
     /// Print the result as JSON
@@ -94,7 +94,7 @@ fn regular(file: &File, path: &Path) -> anyhow::Result<u64> {
     }
 }
 
-/// Has the node share the file in place, and shows how far it has hashed it.
+/// Tells the node to share the file in place, and shows how far it has hashed it.
 async fn share(root: &Path, name: &str, file: &File) -> anyhow::Result<Answer> {
     let mut client = Client::connect(root).await?;
     let params = json!({"name": name});
@@ -118,7 +118,7 @@ async fn watch(root: &Path, bytes: u64) -> anyhow::Error {
         Err(error) => return error.into(),
     };
     loop {
-        // No event tells of progress: the node is asked again.
+        // The node sends no events, so it is asked again.
         tokio::time::sleep(ASK_EVERY).await;
         match client.call::<Vec<FileInfo>>("files_list", json!({})).await {
             Ok(files) => {
@@ -142,7 +142,7 @@ impl Drop for Clearing {
     }
 }
 
-/// Seals the file on a thread, and sends the node what is sealed.
+/// Seals the file on a thread, and sends the sealed bytes to the node.
 async fn seal(root: &Path, name: &str, file: File, pieces: Pieces) -> anyhow::Result<Answer> {
     let mut client = Client::connect(root).await?;
     let (ours, theirs) = UnixStream::pair()?;
@@ -151,15 +151,15 @@ async fn seal(root: &Path, name: &str, file: File, pieces: Pieces) -> anyhow::Re
     let sealing = std::thread::spawn(move || {
         let bar = Clearing(bar("sealing", pieces.plain()));
         pieces.seal_all(file, &ours, |done| bar.0.set_position(done))?;
-        // The node waits for the end, since more bytes could come.
+        // The node reads until the end of the stream, to notice bytes too many.
         ours.shutdown(Shutdown::Write)
     });
     let called = client.call_with_file("files_share", params, Some(theirs.as_fd())).await;
-    // If the node has refused, this ends the thread. After a success nothing is left to be sent.
+    // If the node has refused, this ends the thread. After a success all bytes were sent.
     let _closed = end.shutdown(Shutdown::Both);
     let sealed = sealing.join().map_err(|_| anyhow!("the sealing has panicked"))?;
     match (called, sealed) {
-        // The node only sees that the file ends early.
+        // The node could only say that the file ends early.
         (Err(_), Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         (called, _) => Ok(called?.0),
     }

@@ -14,7 +14,7 @@ use crate::holes::{next_data, next_hole};
 /// Bytes that are copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
-/// A file that will be at its place once it is whole. Dropped before, it leaves nothing.
+/// A file that is put in its place once it is complete. If it is dropped before, nothing is left.
 pub(super) struct Target {
     path: PathBuf,
     is_forced: bool,
@@ -22,15 +22,15 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// A file for this place.
+    /// Makes a temporary file in the folder of `path`.
     ///
     /// # Errors
-    /// Something is there and is not to be replaced, or the folder cannot be written to.
+    /// `path` exists and is not to be replaced, or the folder cannot be written to.
     pub(super) fn new(path: &Path, is_forced: bool) -> anyhow::Result<Self> {
         match path.symlink_metadata() {
             Ok(found) if found.is_dir() => bail!("{} is a folder", path.display()),
             Ok(_) if !is_forced => {
-                bail!("{} is there already: give --force to replace it", path.display())
+                bail!("{} exists already: give --force to replace it", path.display())
             }
             _ => {}
         }
@@ -51,7 +51,7 @@ impl Target {
     /// Makes the bytes durable, and gives the file its place.
     ///
     /// # Errors
-    /// The disk refuses, or something is at the place by now and is not to be replaced.
+    /// The disk refuses, or `path` exists by now and is not to be replaced.
     pub(super) fn finish(self) -> anyhow::Result<()> {
         let Self { path, is_forced, temporary } = self;
         temporary.as_file().sync_all().with_context(|| path.display().to_string())?;
@@ -66,7 +66,7 @@ impl Target {
 
 /// Copies the bytes of `range` from one file to the same offsets of another. `length` is the length
 /// of the first file. Holes are not written. If the range is the whole file, the copy shares its
-/// blocks where the file system can do that. `tell` hears how many bytes have been copied.
+/// blocks where the file system can do that. `tell` is given the number of bytes copied so far.
 ///
 /// # Errors
 /// Those of the operating system.
@@ -99,7 +99,7 @@ pub(super) fn copy(
     Ok(())
 }
 
-/// Whether the file system could make a copy that shares its blocks.
+/// Makes a copy that shares its blocks. Returns whether the file system could.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn clone(from: &File, to: &File) -> bool {
     rustix::fs::ioctl_ficlone(to, from).is_ok()

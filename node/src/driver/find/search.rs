@@ -32,7 +32,7 @@ pub(crate) enum Searched {
 pub(crate) struct Found {
     /// The holders in the order in which they were heard of, at most [`HOLDERS_MAX`].
     pub(crate) holders: Vec<Holder>,
-    /// Number of links to the first holder, for a flood query.
+    /// Number of hops to the first holder, for a flood query.
     pub(crate) hops: Option<u8>,
     /// Messages that this node sent and received for the search.
     pub(crate) messages: u64,

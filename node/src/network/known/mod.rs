@@ -31,7 +31,7 @@ const RETRY_MS: u64 = 60_000;
 const RETRY_MAX_MS: u64 = 3_600_000;
 
 /// How long an address is passed on to others after it was last known to work, in milliseconds. A
-/// look every 30 s checks the addresses of a few hundred peers in this time. With a longer one,
+/// look every 30 s checks the addresses of a few hundred peers in this time. With a longer time,
 /// nodes would tell each other of peers that are gone.
 const LATELY_MS: u64 = 3 * 3_600_000;
 
@@ -50,7 +50,7 @@ pub enum Outcome {
     Untried,
     /// The peer answered.
     Reached,
-    /// Nobody or another peer answered.
+    /// Nobody answered, or another peer did.
     Failed,
 }
 

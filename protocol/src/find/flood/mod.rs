@@ -14,13 +14,14 @@ use crate::ids::PeerId;
 use crate::lots::Lots;
 use crate::search::{FloodMessage, Hops, QueryId, Wanted};
 
-/// Most peers to which a node sends a query. More would find little more, and cost as much more.
+/// Most peers to which a node sends a query. More would hardly find more, and cost more messages.
 pub const FLOOD_PEERS_MAX: usize = 6;
-/// Most queries of others that a node takes in within a second, from all peers together.
+/// Most queries of others that a node accepts within a second, from all peers together. Further
+/// ones are dropped.
 pub const FOREIGN_A_SECOND: usize = 2;
-/// Most queries that are remembered. When there is no room, no query is taken in.
+/// Most queries that are remembered. Further ones are dropped.
 pub const REMEMBERED_MAX: usize = 4_096;
-/// For how long a query is remembered: copies of it are dropped, and answers to it returned.
+/// How long a query is remembered. Meanwhile copies of it are dropped and answers passed back.
 pub const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 /// Most holders that are returned for one query.
 pub const HOLDERS_MAX: usize = 8;
@@ -40,7 +41,7 @@ pub enum FloodInput {
         from: PeerId,
         /// The message.
         message: FloodMessage,
-        /// This node, if the message is a query and this node has what it is for.
+        /// This node as a holder, if the message is a query and this node has the object.
         here: Option<Holder>,
     },
 }
@@ -54,7 +55,7 @@ pub enum FloodEffect {
     Found {
         /// The search.
         id: QueryId,
-        /// Number of links to the holder.
+        /// Number of hops to the holder.
         hops: Hops,
         /// The holder.
         holder: Holder,
@@ -135,7 +136,7 @@ impl Flood {
         }
     }
 
-    /// Whether one more query of others is taken in now.
+    /// Whether one more query of others is accepted now.
     fn admits_foreign(&mut self) -> bool {
         /// The time over which queries are counted.
         const SECOND: Duration = Duration::from_secs(1);
@@ -149,8 +150,8 @@ impl Flood {
         admits
     }
 
-    /// Remembers a query and sends it to peers chosen at random. `left`: the links that it may
-    /// still cross.
+    /// Remembers a query and sends it to peers chosen at random. `left`: the hops that it may still
+    /// make.
     fn pass_on(&mut self, from: Option<PeerId>, id: QueryId, wanted: Wanted, left: Option<Hops>) {
         if self.queries.len() >= REMEMBERED_MAX || self.queries.contains_key(&id) {
             return;

@@ -1,7 +1,7 @@
 //! This node's part of the index: records of who has what.
 //!
-//! Any peer may store records here, and none is proved. So a record is only a hint whom to ask, and
-//! the limits below let nobody displace the records of others: not with many keys, not with many
+//! Any peer may store records here, and none is proved. So a record is only a hint whom to ask. The
+//! limits below let nobody displace the records of others: not with many keys, not with many
 //! identities, and not with all addresses of a few subnets. A *subnet* is an IPv4 /24 or an
 //! IPv6 /48, and on a private network one address and port.
 
@@ -13,8 +13,8 @@ use crate::find::key::Key;
 use crate::holder::Holder;
 use crate::lots::Lots;
 
-/// Most records of other nodes. They take about 30 MiB with addresses of
-/// usual length, and 70 MiB with the longest ones.
+/// Most records of other nodes. They take about 30 MiB with addresses of usual length, and 70 MiB
+/// with the longest ones.
 pub const RECORDS_MAX: usize = 65_536;
 /// Most records of one holder: twice the groups of eras that a chain has.
 pub const PER_HOLDER_MAX: usize = 512;
@@ -22,7 +22,7 @@ pub const PER_HOLDER_MAX: usize = 512;
 pub const PER_SUBNET_MAX: usize = 2_048;
 /// Most holders of one key. It is also the most that an answer names.
 pub const PER_KEY_MAX: usize = 20;
-/// For how long a record counts. An honest holder has two more attempts to renew it.
+/// How long a record counts. A holder renews it twice in this time, so one renewal may fail.
 pub const LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// How often a holder renews its records.
 pub const RENEWED_EVERY: Duration = Duration::from_secs(20 * 60);

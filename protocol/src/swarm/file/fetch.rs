@@ -21,13 +21,13 @@ use crate::swarm::segments::{OPEN_SEGMENTS_MAX, Segment};
 /// the next ones come.
 const HEADS_MAX: usize = 8;
 
-/// How often peers are told of a fetch while none of them has any of the file.
+/// How often a fetch is announced to peers while none of them has any of the file.
 const ANNOUNCE: Duration = Duration::from_secs(30);
 
-/// A part of a file that is fetched.
+/// The fetch of a file, whole or in parts.
 #[derive(Debug, Default)]
 pub(super) struct Fetch {
-    /// What is wanted, as long as the length of the file is not known.
+    /// The wanted ranges, until the length of the file is known.
     unresolved: Vec<ByteRange>,
     /// All segments that are wanted, here or not.
     wanted: SegmentRanges,
@@ -44,9 +44,9 @@ pub(super) struct Fetch {
     pub(super) suppliers: BTreeSet<PeerId>,
     /// The rate of chunks. An average over at least 16 of them keeps it steady.
     pub(super) meter: Meter<16>,
-    /// When it began, and then when the last chunk arrived.
+    /// When the last chunk arrived.
     pub(super) last_chunk_at: Option<Duration>,
-    /// When peers were told of it last, while none of them has any of the file.
+    /// When it was last announced to peers, while none of them has any of the file.
     announced_at: Option<Duration>,
     /// Whether peers may be asked for heads that nobody could be asked for before.
     pub(super) is_due: bool,
@@ -195,7 +195,7 @@ impl Fetch {
         again.into_iter().chain(self.heads.deadline(now)).min()
     }
 
-    /// Tells peers of the fetch again, in case that the first message was dropped.
+    /// Announces the fetch again, since the first message may have been dropped.
     fn announce(&mut self, engine: &mut Engine, number: CollectionNumber) {
         let announced_at = *self.announced_at.get_or_insert(engine.now);
         if announced_at.saturating_add(ANNOUNCE) > engine.now {
@@ -262,8 +262,9 @@ impl Fetch {
         }
     }
 
-    /// Asks for any head, since it tells the length: a peer with the fewest unanswered requests in
-    /// a row, for that of the first wanted byte if the peer has it, or else for its first one.
+    /// Asks for one head, since any head tells the length. It asks a peer with the fewest unanswered
+    /// requests in a row, for the head of the first wanted byte if the peer has it, or else for that
+    /// of its first segment.
     fn ask_first(&mut self, engine: &mut Engine, number: CollectionNumber, id: FileId) {
         if self.heads.count() > 0 {
             return;

@@ -1,9 +1,9 @@
 //! The kind of collection that is a file. The id of the collection is that of the file, so each
 //! head proves itself: no manifest is needed, and no chain.
 //!
-//! A file that is being fetched is told to all peers, since each of them may have it. A file that
-//! is only served is told to the peers that ask for it. So nobody learns which files this node has
-//! without knowing their ids, and a node may have more files than a link may have collections.
+//! A file that is being fetched is announced to all peers, since each of them may have it. A file
+//! that is only served is announced to peers that ask for it. So nobody learns which files a node
+//! serves without knowing their ids, and it may have more files than a link may have collections.
 
 mod fetch;
 mod places;
@@ -30,12 +30,12 @@ use crate::offence::Offence;
 use fetch::Fetch;
 pub use report::FileReport;
 
-/// Where the segments of a file are counted that are here.
+/// Who knows which segments of a file are here.
 #[derive(Debug)]
 enum Place {
-    /// The file has no collection. These segments of it are here.
+    /// The file has no collection, and these segments are here.
     Closed(SegmentRanges),
-    /// The engine knows.
+    /// The engine, under the number of the file's collection.
     Open(CollectionNumber),
 }
 
@@ -136,7 +136,7 @@ impl Kind {
         file.fetch.as_ref()?.chunk_hash(id)
     }
 
-    /// Whether a chunk is of a file that has no such chunk.
+    /// Whether a chunk is beyond the end of its file.
     pub(super) fn is_beyond(&self, id: ChunkId) -> bool {
         let file = self.open.get(&id.segment.collection).and_then(|open| self.files.get(open));
         let descriptor = file.and_then(|file| file.descriptor);
@@ -249,8 +249,8 @@ impl Kind {
         else {
             return;
         };
-        // A head that was not requested may be of any segment, and would take a place that the next
-        // ones need.
+        // A head that was not requested may be of any segment. It would take the place of a segment
+        // that is next.
         if !fetch.heads.is_asked(segment) {
             return;
         }

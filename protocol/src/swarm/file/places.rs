@@ -17,8 +17,8 @@ pub(super) const OPEN_MAX: usize = 48;
 /// Most files that are fetched at a time; further ones wait. So places are left for those that
 /// peers ask for.
 pub(super) const FETCHES_MAX: usize = 32;
-/// A file that is only served keeps its place for so long after its last chunk was sent, if other
-/// files wait for a place. A peer that holds places must fetch for it.
+/// A file that is only served keeps its place for this long after its last chunk was sent, if other
+/// files wait for a place. So a peer that fetches nothing keeps no places.
 const IDLE: Duration = Duration::from_secs(30);
 /// How often files that wait for a place are looked at.
 const RETRY: Duration = Duration::from_secs(1);
@@ -74,8 +74,8 @@ impl Kind {
         }
     }
 
-    /// Closes the files that no peer may want anything of any more. Two nodes that both have all of
-    /// a file need no collection for it.
+    /// Closes the files that no peer can want more of. Two nodes that both have all of a file need
+    /// no collection for it.
     pub(in crate::swarm) fn close_unused(&mut self, engine: &mut Engine) {
         let unused = self.open.iter().filter(|(number, id)| {
             let Some(file) = self.files.get(id) else { return false };
@@ -118,8 +118,8 @@ impl Kind {
         file.place = Place::Closed(whole);
     }
 
-    /// Whether there is a place. If all are taken, the file that nobody was sent anything of for
-    /// longest loses its place, unless that is not long.
+    /// Whether there is a place. If all are taken, the served file whose last chunk was sent
+    /// longest ago loses its place, if that was at least [`IDLE`] ago.
     fn has_room(&mut self, engine: &mut Engine) -> bool {
         if self.open.len() < OPEN_MAX {
             return true;

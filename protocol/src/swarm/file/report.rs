@@ -91,7 +91,7 @@ impl File {
         holding.count() as u64
     }
 
-    /// The time since the last chunk, or since the beginning of time.
+    /// The time since the last chunk, or since the start of the clock if none has come.
     fn quiet(&self, engine: &Engine) -> Duration {
         let last = self.fetch.as_ref().and_then(|fetch| fetch.last_chunk_at);
         engine.now.saturating_sub(last.unwrap_or_default())

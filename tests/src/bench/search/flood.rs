@@ -13,7 +13,7 @@ use protocol::search::{FloodMessage, QueryId, Wanted};
 use super::Cost;
 use super::network::{Network, Node};
 
-/// Time from one search to the next: nodes have forgotten the former one.
+/// Time from one search to the next, long enough that nodes forget the former one.
 const BETWEEN: Duration = Duration::from_secs(100);
 
 /// The machines of all nodes.
@@ -40,7 +40,7 @@ impl<'a> Floods<'a> {
         Self { network, machines, now: Duration::ZERO, searches: 0 }
     }
 
-    /// Searches what these nodes have.
+    /// Searches for an object that these nodes have.
     pub(super) fn search(&mut self, asker: Node, holders: &[Node]) -> Cost {
         self.now += BETWEEN;
         self.searches += 1;

@@ -25,8 +25,8 @@ pub(super) fn nearest(network: &Network, key: u64) -> Vec<Node> {
     nodes
 }
 
-/// The routing table of a node: of each bucket up to [`K`] nodes, chosen at random. Nobody keeps
-/// it. It is computed for each request and always the same.
+/// The routing table of a node: of each bucket up to [`K`] nodes, chosen at random. It is not
+/// stored: it is computed for each request, and always the same.
 fn table(network: &Network, node: Node) -> Vec<Node> {
     let (ids, own) = (&network.ids, network.ids[node]);
     let mut table = Vec::new();
@@ -61,7 +61,7 @@ enum State {
     Answered,
 }
 
-/// Looks a key up whose record these nodes keep, until the [`K`] nearest nodes that are known have
+/// Looks up a key whose record these nodes keep, until the [`K`] nearest nodes that are known have
 /// all answered.
 pub(super) fn look_up(network: &Network, asker: Node, key: u64, keepers: &[Node]) -> Cost {
     let mut known: BTreeMap<u64, (Node, State)> = BTreeMap::new();

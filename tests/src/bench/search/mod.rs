@@ -23,13 +23,13 @@ use super::{print_line, say};
 /// What one search costs.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
-    /// Questions that were sent.
+    /// Queries of all nodes.
     queries: u64,
-    /// Questions and answers, of all nodes.
+    /// Queries and answers of all nodes.
     messages: u64,
-    /// Until the asker has heard of a holder.
+    /// Time until the asker heard of a holder.
     first: Option<Duration>,
-    /// Links to the first holder, for a flood query.
+    /// Hops to the first holder, for a flood query.
     hops: Option<u64>,
     /// Number of holders of which the asker heard.
     found: u64,
@@ -53,15 +53,15 @@ struct Row {
     searches: usize,
     /// The part of the searches that found a holder.
     found: f64,
-    /// Questions of all nodes, the mean of all searches.
+    /// Queries of all nodes, the mean of all searches.
     queries: f64,
-    /// Questions and answers of all nodes, the mean of all searches.
+    /// Queries and answers of all nodes, the mean of all searches.
     messages: f64,
-    /// Until the asker has heard of a holder, the median of the searches that found one.
+    /// Time until the asker heard of a holder, the median of the searches that found one.
     ms: Option<f64>,
-    /// The slowest of these searches.
+    /// The longest of these times.
     ms_max: Option<f64>,
-    /// Links to the first holder, the mean of these searches.
+    /// Hops to the first holder, the mean of these searches.
     hops: Option<f64>,
 }
 
@@ -151,8 +151,8 @@ impl Row {
 impl Report {
     /// The table of `docs/search.md`.
     fn table(&self) -> String {
-        let mut text = "| Nodes | Way | Found | Questions | Messages | Median, ms | Slowest, ms | \
-                        Links |\n|---|---|---|---|---|---|---|---|\n"
+        let mut text = "| Nodes | Way | Found | Queries | Messages | Median, ms | Slowest, ms | \
+                        Hops |\n|---|---|---|---|---|---|---|---|\n"
             .to_owned();
         let or_none = |value: Option<f64>, digits: usize| {
             value.map_or_else(String::new, |value| format!("{value:.digits$}"))
@@ -194,12 +194,12 @@ mod tests {
         }
     }
 
-    /// The flood costs six messages a node, the index a few times the 20 keepers of a record,
-    /// however large the network is. Both find what is there.
+    /// The flood costs up to six queries for each node. The index costs fewer than 50, however
+    /// large the network is. Both find what is there.
     #[test]
     fn a_flood_costs_messages_of_all_nodes_and_the_index_of_few() {
         let options = options(&["--searches", "5"]);
-        // Nodes that the query reaches by its last link do not pass it on.
+        // Nodes that the query reaches by its last hop do not pass it on.
         for (nodes, least) in [(10, 5.5), (300, 5.0), (3_000, 3.5)] {
             let [flood, index] = simulate(nodes, &options);
             assert_eq!((flood.found, index.found), (1.0, 1.0), "{nodes}");

@@ -10,7 +10,7 @@ const TOP: f64 = 50.0;
 /// One panel: its title, and the value of a row.
 type Panel = (&'static str, fn(&Row) -> Option<f64>);
 
-/// The plot as SVG, without anything from elsewhere. Only simulated networks are drawn.
+/// The plot as SVG that refers to no other file. Only simulated networks are drawn.
 pub(super) fn svg(rows: &[Row]) -> String {
     let rows: Vec<&Row> = rows.iter().filter(|row| !row.real).collect();
     let panels: [Panel; 2] = [

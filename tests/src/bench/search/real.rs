@@ -20,7 +20,7 @@ use super::{Cost, Row, Way};
 /// The metric that counts messages of the flood query.
 const SENT: &str = "cairn_flood_sent_total";
 
-/// Links of a node that has as many as it needs: those of a query, and one to whom it came from.
+/// Links that each node needs: to six peers that it asks, and to the one from which a query came.
 const LINKS: u64 = 7;
 /// How long the nodes may take to start, and to find each other.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -67,7 +67,7 @@ fn await_links(network: &Testnet, links: u64) -> anyhow::Result<()> {
     }
 }
 
-/// Runs the command `find`. It ends seconds after the last message.
+/// Runs the command `find`. It ends after 3 s, when all messages have arrived.
 fn find(program: &Path, home: &Path, id: Hash) -> anyhow::Result<()> {
     let mut command = Command::new(program);
     command.arg("find").arg("--home").arg(home).args(["--flood", "--json", "--file"]);

@@ -206,7 +206,7 @@ fn a_file_is_told_to_all_while_it_is_fetched_and_then_served() {
         (file.descriptor.length, file.descriptor.length)
     );
     assert!(report.is_done && report.peers == 1, "{report:?}");
-    // It is not told to newcomers, and served to those who ask.
+    // It is not announced to new peers, but served to those that ask.
     let said = sent(&node.give(Input::Opened(B)));
     assert!(
         !said.iter().any(|(_, message)| {
