@@ -23,7 +23,6 @@ use protocol::find::{EraGroup, Flood, FloodEffect, FloodInput, HOLDERS_MAX, Obje
 use protocol::holder::Holder;
 use protocol::message::{Request, Response, answer_bytes_max};
 use protocol::search::{FloodMessage, QueryId, Wanted};
-use protocol::swarm::FileReport;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -107,8 +106,8 @@ struct Driver {
     look_ups: JoinSet<()>,
     /// The groups of eras and the files that the index knows from this node.
     announced: BTreeSet<Object>,
-    /// For what holders were looked for last, and when.
-    sought: Option<(Wanted, Duration)>,
+    /// When holders were looked for, of what no connected peer has yet.
+    sought: BTreeMap<Wanted, Duration>,
 }
 
 /// The peer id and the addresses of a holder.
@@ -136,7 +135,7 @@ pub(crate) async fn run(parts: Parts, seed: u64) {
         last_number: 0,
         look_ups: JoinSet::new(),
         announced: BTreeSet::new(),
-        sought: None,
+        sought: BTreeMap::new(),
         parts,
     };
     tokio::select! {
@@ -265,31 +264,31 @@ impl Driver {
         });
     }
 
-    /// What this node fetches and no connected peer has: a file, or the first missing era.
-    fn lacking(&self) -> Option<Wanted> {
+    /// What this node fetches, or would fetch, and no connected peer has: files, then eras.
+    fn lacking(&self) -> Vec<Wanted> {
         let sync = self.parts.view.sync.borrow();
-        let mut files = sync.report.files.iter();
-        if let Some(file) = files.find(|file| !file.is_done && file.holders == 0) {
-            return Some(Wanted::File(file.id.0));
-        }
+        let files = sync.report.files.iter().filter(|file| !file.is_done && file.holders == 0);
         let archive = self.parts.view.archive.borrow();
         let is_claimed = |era: &Era| archive.claims.iter().any(|one| one.eras.contains(*era));
-        let mut missing = archive.missing.below(Era(self.eras()));
-        missing.find(|era| !is_claimed(era)).map(Wanted::Era)
+        let missing = archive.missing.below(Era(self.eras()));
+        let eras = missing.filter(|era| !is_claimed(era)).map(Wanted::Era);
+        files.map(|file| Wanted::File(file.id.0)).chain(eras).collect()
     }
 
-    /// Looks for holders of what no connected peer has, and dials them.
+    /// Looks for holders of what no connected peer has, and dials them. What was looked for longest
+    /// ago has its turn.
     fn seek(&mut self) {
-        let Some(wanted) = self.lacking() else {
+        let lacking = self.lacking();
+        self.sought.retain(|sought, _| lacking.contains(sought));
+        let Some(wanted) = lacking.into_iter().min_by_key(|it| self.sought.get(it)) else {
             self.parts.seeking.send_if_modified(|seeking| seeking.take().is_some());
             return;
         };
         let now = self.now();
-        let is_recent = |at: Duration| now.saturating_sub(at) < SEEK_EVERY;
-        if self.sought.is_some_and(|(sought, at)| sought == wanted && is_recent(at)) {
+        if self.sought.get(&wanted).is_some_and(|at| now.saturating_sub(*at) < SEEK_EVERY) {
             return;
         }
-        self.sought = Some((wanted, now));
+        self.sought.insert(wanted, now);
         let text = format!("no connected peer has {}: looking for one", name(wanted));
         tracing::info!("{text}");
         self.parts.seeking.send_replace(Some(text));
@@ -332,7 +331,7 @@ impl Driver {
         let (own, eras) = (self.parts.view.archive.borrow().own.clone(), self.eras());
         let kept = own.below(Era(eras));
         let mut here: BTreeSet<Object> =
-            kept.map(|era| Object::Eras(EraGroup::of(era, eras))).collect();
+            kept.flat_map(|era| EraGroup::announced(era, eras)).map(Object::Eras).collect();
         here.extend(self.files().into_iter().map(Object::File));
         for object in self.announced.difference(&here) {
             self.parts.network.withdraw(self.key(*object));
@@ -390,8 +389,7 @@ impl Driver {
     /// The files of which a part is here and served.
     fn files(&self) -> Vec<Hash> {
         let sync = self.parts.view.sync.borrow();
-        let here = |file: &&FileReport| file.here_bytes > 0 || file.length == Some(0);
-        sync.report.files.iter().filter(here).map(|file| file.id.0).collect()
+        sync.report.files.iter().filter(|file| file.is_here()).map(|file| file.id.0).collect()
     }
 
     /// This node as a holder, if it has this.
