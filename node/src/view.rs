@@ -127,6 +127,21 @@ pub struct Claims {
     pub eras: EraRanges,
 }
 
+/// What the archive has done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArchiveWork {
+    /// Audits that a holder passed.
+    pub audits_passed: u64,
+    /// Audits that a holder failed.
+    pub audits_failed: u64,
+    /// Audits that a holder left unanswered or was too busy for.
+    pub audits_unanswered: u64,
+    /// Eras that were fetched.
+    pub eras_fetched: u64,
+    /// Eras that were dropped.
+    pub eras_dropped: u64,
+}
+
 /// What this node is to keep of history, and what its peers say that they keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArchiveView {
@@ -134,12 +149,15 @@ pub struct ArchiveView {
     pub keep: Keep,
     /// Whether eras are being fetched.
     pub is_fetching: bool,
-    /// Eras that are to be here and are not, of a node that keeps everything or fetches some.
+    /// Eras that are to be here and are not. Of a node with a budget, those that it fetches or would
+    /// fetch if a connected peer had them.
     pub missing: EraRanges,
     /// The eras that this node announces.
     pub own: EraRanges,
     /// What each connected peer claims.
     pub claims: Vec<Claims>,
+    /// What was done.
+    pub work: ArchiveWork,
 }
 
 /// Most peers that are named to somebody who asks for what is not kept here.

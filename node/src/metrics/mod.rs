@@ -5,6 +5,7 @@ mod process;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -14,7 +15,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use self::process::Process;
-use crate::view::View;
+use crate::view::{ArchiveWork, View};
 
 /// Adds the node's metrics to the registry, which already has the network's. `disk` names the parts
 /// of the home and their paths.
@@ -40,6 +41,8 @@ impl Collector for NodeMetrics {
         self.quorum(&mut out)?;
         self.since_start(&mut out)?;
         self.sync(&mut out)?;
+        self.archive(&mut out)?;
+        self.files(&mut out)?;
         self.process(&mut out)
     }
 }
@@ -222,6 +225,63 @@ impl NodeMetrics {
             None,
             &counter(sync.bans),
         )?;
+        Ok(())
+    }
+
+    /// The history that is kept, and what was done to keep it.
+    fn archive(&self, out: &mut Output<'_>) -> fmt::Result {
+        let archive = Arc::clone(&self.view.archive.borrow());
+        let eras = archive.own.ranges().map(|range| range.last.0 - range.first.0 + 1).sum();
+        out.put("cairn_history_eras", "Whole eras of history kept", None, &gauge(eras))?;
+        let bytes = gauge(self.view.disk.borrow().history);
+        let help = "Bytes on disk of the files of history, measured every 20 s";
+        out.put("cairn_history", help, Some(Unit::Bytes), &bytes)?;
+        let ArchiveWork { audits_passed, audits_failed, audits_unanswered, .. } = archive.work;
+        for (name, help, count) in [
+            ("cairn_audits_passed", "Audits that holders passed since start", audits_passed),
+            ("cairn_audits_failed", "Audits that holders failed since start", audits_failed),
+            (
+                "cairn_audits_unanswered",
+                "Audits that holders did not answer since start",
+                audits_unanswered,
+            ),
+            (
+                "cairn_history_eras_fetched",
+                "Eras of history fetched since start, to repair copies or to fill the budget",
+                archive.work.eras_fetched,
+            ),
+            (
+                "cairn_history_eras_dropped",
+                "Eras of history dropped since start",
+                archive.work.eras_dropped,
+            ),
+        ] {
+            out.put(name, help, None, &counter(count))?;
+        }
+        Ok(())
+    }
+
+    /// The files that are shared and fetched.
+    fn files(&self, out: &mut Output<'_>) -> fmt::Result {
+        let sync = &self.view.sync.borrow().report;
+        let here = sync.files.iter().filter(|file| file.is_here()).count() as u64;
+        out.put("cairn_files", "Files of which a part is here and shared", None, &gauge(here))?;
+        let bytes = gauge(sync.files.iter().map(|file| file.here_bytes).sum());
+        out.put("cairn_files_here", "Bytes of these files", Some(Unit::Bytes), &bytes)?;
+        for (name, help, bytes) in [
+            (
+                "cairn_files_fetched",
+                "Bytes of chunks of files received from peers since start",
+                sync.fetched_file_bytes,
+            ),
+            (
+                "cairn_files_served",
+                "Bytes of chunks of files sent to peers since start",
+                sync.served_file_bytes,
+            ),
+        ] {
+            out.put(name, help, Some(Unit::Bytes), &counter(bytes))?;
+        }
         Ok(())
     }
 

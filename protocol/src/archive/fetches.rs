@@ -1,11 +1,12 @@
 //! Which eras this node fetches: those of which too few copies are known, and those that its budget
 //! has room for, in the order of its places.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::shelf::Presence;
 use super::{Archive, COPIES, Effect, Keep, Plan};
-use crate::eras::Era;
+use crate::eras::{Era, EraRanges};
 
 /// Most eras that are fetched at a time. An era is many chunks from many peers, so a few fill any
 /// link.
@@ -38,20 +39,25 @@ impl Archive {
         let repairs = self.repairs(plan);
         let is_repair = |era: &Era| repairs.contains(era);
         let regular = plan.order.iter().take(plan.fits).copied().filter(|era| !is_repair(era));
-        let wanted: Vec<(Era, u64)> = repairs
-            .iter()
-            .map(|era| (*era, most))
-            .chain(regular.map(|era| (era, limit)))
-            .filter(|(era, _)| {
-                let has_source = plan.counts.live.get(era.index()).is_some_and(|count| *count > 0);
-                has_source
-                    && self.shelf.is(*era, Presence::Absent)
-                    && self.shelf.is_due(*era, self.now)
-            })
-            .collect();
+        let due =
+            repairs.iter().map(|era| (*era, most)).chain(regular.map(|era| (era, limit))).filter(
+                |(era, _)| {
+                    self.shelf.is(*era, Presence::Absent) && self.shelf.is_due(*era, self.now)
+                },
+            );
+        let has_source = |(era, _): &(Era, u64)| {
+            plan.counts.live.get(era.index()).is_some_and(|count| *count > 0)
+        };
+        let (wanted, unclaimed): (Vec<_>, Vec<_>) = due.partition(has_source);
+        let all = self.shelf.used();
+        let has_room =
+            |(era, most): &(Era, u64)| all.saturating_add(self.shelf.bytes(*era)) <= *most;
+        let unclaimed: BTreeSet<Era> =
+            unclaimed.into_iter().filter(has_room).map(|(era, _)| era).collect();
+        self.unclaimed = EraRanges::of(unclaimed);
         let mut free = FETCHES_MAX.saturating_sub(self.shelf.count(Presence::Fetching));
         let shown_after = self.now.saturating_sub(SHOWN_LASTS);
-        let (mut used, mut lacks, mut unshown) = (self.shelf.used(), 0, Vec::new());
+        let (mut used, mut lacks, mut unshown) = (all, 0, Vec::new());
         for (era, most) in wanted {
             let with_it = used.saturating_add(self.shelf.bytes(era));
             if with_it <= most {

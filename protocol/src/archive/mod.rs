@@ -85,6 +85,7 @@ pub struct Archive {
     exchanges: Exchanges,
     drops: Drops,
     announcement: Announcement,
+    unclaimed: EraRanges,
     /// The last number of a request.
     request: RequestId,
     lots: Lots,
@@ -118,6 +119,7 @@ impl Archive {
             audits: Audits::new(now),
             exchanges: Exchanges::default(),
             drops: Drops::default(),
+            unclaimed: EraRanges::default(),
             request: RequestId(0),
             lots: Lots::new(seed),
             effects: Vec::new(),
@@ -181,6 +183,13 @@ impl Archive {
         let is_absent =
             |slot: &Slot| matches!(slot.presence, Presence::Absent | Presence::Fetching);
         self.shelf.slots().filter(move |(_, slot)| is_absent(slot)).map(|(era, _)| era)
+    }
+
+    /// The eras that this node would fetch now and that no connected peer claims: whoever has one is
+    /// to be looked for.
+    #[must_use]
+    pub const fn unclaimed(&self) -> &EraRanges {
+        &self.unclaimed
     }
 
     /// The eras that a connected peer claims and that no audit speaks against.

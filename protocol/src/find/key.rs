@@ -10,6 +10,12 @@ use crate::eras::Era;
 /// renewal costs no more on a longer chain.
 pub const GROUPS_MAX: u64 = 256;
 
+/// A holder announces its eras for all lengths of the chain that differ from its own by less than
+/// one part in this number. Of 256 eras that are 16: more than an hour of full blocks of 1 MiB a
+/// second in segments of 16 MiB, and a record lives for an hour. A larger part would bring more
+/// records than a holder may have.
+const LENGTHS_PART: u64 = 16;
+
 /// A group of eras: the `2^exponent` eras from `number * 2^exponent` on. Nodes announce groups, not
 /// single eras.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -29,6 +35,18 @@ impl EraGroup {
         const SPARE: u32 = (GROUPS_MAX - 1).leading_zeros();
         let exponent = SPARE.saturating_sub(eras.saturating_sub(1).leading_zeros());
         Self { exponent, number: era.0.checked_shr(exponent).unwrap_or(0) }
+    }
+
+    /// The groups under which the holder of an era announces it. Whoever searches uses the exponent
+    /// of the chain as it knows it. So near a change of the exponent a holder announces both, for
+    /// chains that are shorter or longer by a [part](LENGTHS_PART). The old records stand until the
+    /// new ones are stored and searchers behind the tip have come, and the new ones stand before
+    /// anybody needs them.
+    #[must_use]
+    pub fn announced(era: Era, eras: u64) -> [Self; 2] {
+        let part = eras / LENGTHS_PART;
+        let shorter = eras.saturating_sub(part);
+        [Self::of(era, shorter), Self::of(era, eras.saturating_add(part))]
     }
 }
 
@@ -68,6 +86,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::find::records::PER_HOLDER_MAX;
 
     #[test]
     fn a_chain_has_at_most_256_groups_and_as_small_ones_as_possible() {
@@ -90,6 +109,26 @@ mod tests {
         let groups: BTreeSet<EraGroup> = (0..700).map(|era| EraGroup::of(Era(era), 700)).collect();
         assert_eq!(groups.len(), 175);
         assert_eq!(EraGroup::of(Era(7), 700), EraGroup { exponent: 2, number: 1 });
+    }
+
+    /// The exponent changes after each of these lengths.
+    #[test]
+    fn at_a_change_of_the_exponent_an_era_is_found_by_both() {
+        for change in [256, 512, 1 << 12] {
+            let near = change / 20;
+            for eras in [change - near, change, change + 1, change + near] {
+                let all = (0..eras).flat_map(|era| EraGroup::announced(Era(era), eras));
+                let all: BTreeSet<EraGroup> = all.collect();
+                assert!(all.len() <= PER_HOLDER_MAX, "{eras} eras: {} records", all.len());
+                for seen in [change - near, change, change + 1, change + near] {
+                    let lost = (0..seen.min(eras))
+                        .find(|era| !all.contains(&EraGroup::of(Era(*era), seen)));
+                    assert_eq!(lost, None, "a chain of {eras} eras, {seen} known");
+                }
+            }
+        }
+        let [one, other] = EraGroup::announced(Era(7), 200);
+        assert!(one == other && one == EraGroup::of(Era(7), 200), "far from a change");
     }
 
     #[test]

@@ -105,6 +105,10 @@ pub struct SyncReport {
     pub duplicate_bytes: u64,
     /// Bytes of chunks sent to peers.
     pub served_bytes: u64,
+    /// Bytes of chunks of files that arrived, were missing and good.
+    pub fetched_file_bytes: u64,
+    /// Bytes of chunks of files sent to peers.
+    pub served_file_bytes: u64,
     /// Recent rate of verified chunks, in bytes per second. `None` before the second chunk, and in
     /// stages other than [`Stage::Chunks`].
     pub rate: Option<u64>,
@@ -171,6 +175,8 @@ impl Swarm {
             fetched_bytes,
             duplicate_bytes,
             served_bytes: engine.uploads.served_bytes(),
+            fetched_file_bytes: self.file.fetched_bytes(),
+            served_file_bytes: engine.uploads.served_file_bytes(),
             rate: meter.rate().filter(|_| matches!(stage, Stage::Chunks | Stage::Snapshot)),
             fetched_at: *fetched_at,
             reason: self.reason(stage),

@@ -82,6 +82,8 @@ impl Driver {
         for (era, end) in ended {
             if end == End::Fetched {
                 self.fetching.remove(&era);
+                self.work.eras_fetched = self.work.eras_fetched.saturating_add(1);
+                self.is_unshown = true;
                 let bytes = era_bytes(&self.parts.store, era.0);
                 self.give(Input::Fetched { era, bytes }).await;
             } else {

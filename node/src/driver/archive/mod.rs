@@ -8,7 +8,7 @@ mod audits;
 mod eras;
 mod fetches;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use ledger::codec;
 use ledger::history::{HistoryRules, SegmentDescriptor};
 use ledger::store::{ERA_SEGMENTS, Kept, Store, StoreError};
 use ledger::units::SegmentIndex;
-use protocol::archive::{Archive, Effect, Input, Keep, Notice, Setup};
+use protocol::archive::{Archive, Audit, Effect, Input, Keep, Notice, Setup};
 use protocol::budget::Cost;
 use protocol::eras::{Announcement, Era, EraRanges};
 use protocol::message::{Request, Response, answer_bytes_max};
@@ -35,7 +35,7 @@ use super::live::ToArchive;
 use super::swarm::ToSwarm;
 use crate::clock::Clock;
 use crate::network::{self, Network, PeerInfo, RequestError, ResponseTicket, address_group};
-use crate::view::{ArchiveView, Claims, SyncView, TipView};
+use crate::view::{ArchiveView, ArchiveWork, Claims, SyncView, TipView};
 
 /// A request without an answer is forgotten after this time. The network gives up sooner.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
@@ -105,6 +105,7 @@ struct Driver {
     fetching: BTreeMap<Era, Progress>,
     /// Eras that the machine has dropped and that are still on the disk.
     dropping: VecDeque<Era>,
+    work: ArchiveWork,
     /// Something has changed that the view does not show yet.
     is_unshown: bool,
 }
@@ -156,6 +157,7 @@ impl Driver {
             answer_bytes_max: answer_bytes(&rules),
             fetching: BTreeMap::new(),
             dropping: VecDeque::new(),
+            work: ArchiveWork::default(),
             is_unshown: true,
             parts,
         })
@@ -212,7 +214,10 @@ impl Driver {
             self.give(Input::Damaged(Era(era))).await;
         }
         self.give(Input::Time).await;
-        self.is_unshown |= self.parts.view.borrow().own != self.machine.announcement().eras;
+        self.is_unshown |= {
+            let view = self.parts.view.borrow();
+            view.own != self.machine.announcement().eras || view.missing != self.missing()
+        };
         if std::mem::take(&mut self.is_unshown) {
             self.show();
         }
@@ -346,7 +351,7 @@ impl Driver {
         match asked.shows {
             Some((descriptor, chunk)) => {
                 let result = judge(answer, &descriptor, chunk, &self.rules);
-                self.is_unshown = true;
+                self.count(result);
                 self.give(Input::Audited(asked.request, result)).await;
             }
             None => {
@@ -355,6 +360,16 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn count(&mut self, result: Audit) {
+        let count = match result {
+            Audit::Passed => &mut self.work.audits_passed,
+            Audit::Failed => &mut self.work.audits_failed,
+            Audit::Unanswered | Audit::Busy => &mut self.work.audits_unanswered,
+        };
+        *count = count.saturating_add(1);
+        self.is_unshown = true;
     }
 
     /// Gives the machine one input and performs its effects.
@@ -394,6 +409,8 @@ impl Driver {
                 }
                 Effect::Drop(eras) => {
                     tracing::info!("dropping {} eras of history, which others keep", eras.len());
+                    let count = eras.len() as u64;
+                    self.work.eras_dropped = self.work.eras_dropped.saturating_add(count);
                     self.dropping.extend(eras);
                 }
                 Effect::Notice(notice) => report(notice),
@@ -423,12 +440,17 @@ impl Driver {
         None
     }
 
-    /// The eras that are to be here and are not.
+    /// The eras that are to be here and are not. For a node with a budget these are those that it
+    /// fetches, and those that it would fetch if a connected peer had them.
     fn missing(&self) -> EraRanges {
         let own = &self.machine.announcement().eras;
         match self.parts.sharing.keep {
             Keep::Full => EraRanges::of((0..self.eras).map(Era).filter(|era| !own.contains(*era))),
-            Keep::Bytes(_) | Keep::Recent(_) => EraRanges::of(self.fetching.keys().copied()),
+            Keep::Bytes(_) | Keep::Recent(_) => {
+                let unclaimed = self.machine.unclaimed().below(Era(self.eras));
+                let fetching = self.fetching.keys().copied();
+                EraRanges::of(fetching.chain(unclaimed).collect::<BTreeSet<Era>>())
+            }
         }
     }
 
@@ -445,6 +467,7 @@ impl Driver {
             own: self.machine.announcement().eras.clone(),
             missing: self.missing(),
             claims: claims.collect(),
+            work: self.work,
         };
         self.parts.view.send_replace(Arc::new(shown));
     }

@@ -64,6 +64,39 @@ async fn one_era_goes_from_the_disk_and_then_peers_have_a_turn() {
     assert_eq!((store.kept(), driver.dropping.len()), (vec![32..=47], 0));
 }
 
+#[tokio::test]
+async fn audits_and_dropped_eras_are_counted() {
+    let Made { folder: _folder, store, tip, .. } = Made::new(97, 0);
+    let (mut driver, _to_archive, _swarm) = driver(&store, tip, network().0);
+    let peer = PeerId(1);
+    driver.ids.insert(peer, network::PeerId::random());
+    for answer in [Err(RequestError::Timeout), Ok(codec::encode(&Response::NotKept))] {
+        let shows = driver.choose(Era(0), 0);
+        let asked = Asked { peer, request: RequestId(0), at: Duration::ZERO, shows };
+        driver.on_answer(asked, answer).await;
+    }
+    driver.perform(vec![Effect::Drop(vec![Era(0), Era(1)])]).await;
+    driver.show();
+    let work = ArchiveWork {
+        audits_failed: 1,
+        audits_unanswered: 1,
+        eras_dropped: 2,
+        ..ArchiveWork::default()
+    };
+    assert_eq!(driver.parts.view.borrow().work, work);
+}
+
+/// The store began with a snapshot and lacks two eras. No peer is connected.
+#[tokio::test]
+async fn a_node_with_a_budget_shows_the_eras_that_it_would_fetch() {
+    let Made { folder: _folder, store, tip, .. } = Made::new(97, 64);
+    let (mut driver, _to_archive, _swarm) = driver(&store, tip, network().0);
+    driver.parts.sharing.keep = Keep::Bytes(1 << 30);
+    driver.tick().await;
+    let missing = driver.parts.view.borrow().missing.clone();
+    assert_eq!(missing.below(Era(9)).collect::<Vec<_>>(), [Era(0), Era(1)]);
+}
+
 /// A file cannot be read, and a peer asks for a chunk in it.
 #[tokio::test]
 async fn a_damaged_era_is_announced_no_more() {

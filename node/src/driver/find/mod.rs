@@ -23,7 +23,6 @@ use protocol::find::{EraGroup, Flood, FloodEffect, FloodInput, HOLDERS_MAX, Obje
 use protocol::holder::Holder;
 use protocol::message::{Request, Response, answer_bytes_max};
 use protocol::search::{FloodMessage, QueryId, Wanted};
-use protocol::swarm::FileReport;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -110,8 +109,8 @@ struct Driver {
     look_ups: JoinSet<()>,
     /// The groups of eras and the files that the index knows from this node.
     announced: BTreeSet<Object>,
-    /// For what holders were looked for in the last minute, and when.
-    sought: BTreeMap<Wanted, Duration>,
+    /// When holders were looked for, of what no connected peer gives yet.
+    sought: BTreeMap<Object, Duration>,
 }
 
 fn name(wanted: Wanted) -> String {
@@ -261,34 +260,41 @@ impl Driver {
         });
     }
 
-    /// What this node fetches and no connected peer gives: files that none of them sends, and the
-    /// first missing era that none of them claims.
+    /// What this node fetches, or would fetch, and no connected peer gives: files that none of them
+    /// sends, and an era of each group of which none claims some.
     fn lacking(&self) -> Vec<Wanted> {
         let sync = self.parts.view.sync.borrow();
         let files = sync.report.files.iter().filter(|file| file.needs_holders);
-        let mut lacking: Vec<Wanted> = files.map(|file| Wanted::File(file.id.0)).collect();
         let archive = self.parts.view.archive.borrow();
         let is_claimed = |era: &Era| archive.claims.iter().any(|one| one.eras.contains(*era));
-        let mut missing = archive.missing.below(Era(self.eras()));
-        lacking.extend(missing.find(|era| !is_claimed(era)).map(Wanted::Era));
-        lacking
+        let missing = archive.missing.below(Era(self.eras()));
+        let mut eras: Vec<Wanted> =
+            missing.filter(|era| !is_claimed(era)).map(Wanted::Era).collect();
+        eras.dedup_by_key(|wanted| self.object(*wanted));
+        files.map(|file| Wanted::File(file.id.0)).chain(eras).collect()
     }
 
-    /// Looks for holders of what no connected peer gives, and dials them.
+    /// Looks for holders of what no connected peer gives, and dials them. What was looked for
+    /// longest ago has its turn.
     fn seek(&mut self) {
         let (now, lacking) = (self.now(), self.lacking());
-        if lacking.is_empty() {
+        let objects: BTreeSet<Object> = lacking.iter().map(|it| self.object(*it)).collect();
+        self.sought.retain(|sought, _| objects.contains(sought));
+        let next = lacking.into_iter().min_by_key(|it| self.sought.get(&self.object(*it)).copied());
+        let Some(wanted) = next else {
             self.parts.seeking.send_if_modified(|seeking| seeking.take().is_some());
             return;
+        };
+        let object = self.object(wanted);
+        let is_recent = |at: &Duration| now.saturating_sub(*at) < SEEK_EVERY;
+        if self.sought.get(&object).is_some_and(is_recent) || self.look_ups.len() >= LOOK_UPS_MAX {
+            return;
         }
-        self.sought.retain(|_, at| now.saturating_sub(*at) < SEEK_EVERY);
-        let due = lacking.into_iter().find(|wanted| !self.sought.contains_key(wanted));
-        let Some(wanted) = due.filter(|_| self.look_ups.len() < LOOK_UPS_MAX) else { return };
-        self.sought.insert(wanted, now);
+        self.sought.insert(object, now);
         let text = format!("no connected peer gives {}: looking for others", name(wanted));
         tracing::info!("{text}");
         self.parts.seeking.send_replace(Some(text));
-        let answers = self.parts.network.find_providers(self.key(self.object(wanted)));
+        let answers = self.parts.network.find_providers(self.key(object));
         let (network, seeking) = (self.parts.network.clone(), self.parts.seeking.clone());
         self.look_ups.spawn(async move {
             let found = search::addresses(answers).await;
@@ -321,7 +327,7 @@ impl Driver {
         let (own, eras) = (self.parts.view.archive.borrow().own.clone(), self.eras());
         let kept = own.below(Era(eras));
         let mut here: BTreeSet<Object> =
-            kept.map(|era| Object::Eras(EraGroup::of(era, eras))).collect();
+            kept.flat_map(|era| EraGroup::announced(era, eras)).map(Object::Eras).collect();
         here.extend(self.files().into_iter().map(Object::File));
         for object in self.announced.difference(&here) {
             self.parts.network.withdraw(self.key(*object));
@@ -379,8 +385,7 @@ impl Driver {
     /// The files of which a part is here and served.
     fn files(&self) -> Vec<Hash> {
         let sync = self.parts.view.sync.borrow();
-        let here = |file: &&FileReport| file.here_bytes > 0 || file.length == Some(0);
-        sync.report.files.iter().filter(here).map(|file| file.id.0).collect()
+        sync.report.files.iter().filter(|file| file.is_here()).map(|file| file.id.0).collect()
     }
 
     /// This node as a holder, if it has this.

@@ -2,17 +2,37 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ledger::api::{self, SyncState, SyncStatus};
+use ledger::file::FileId;
+use ledger::history::chunk_hash;
 use ledger::units::{Height, SegmentIndex};
 use protocol::PeerId;
-use protocol::swarm::{Bits, PeerReport, SegmentReport, Stage, SyncReport};
+use protocol::eras::{Era, EraRanges};
+use protocol::swarm::{Bits, FileReport, PeerReport, SegmentReport, Stage, SyncReport};
 use serde_json::{Value, json};
 
 use super::fixture::{Fixture, PEER};
 use crate::clock::wall_ms;
-use crate::view::{SUPPLIERS_MAX, SyncView};
+use crate::view::{ArchiveView, ArchiveWork, SUPPLIERS_MAX, SyncView};
 
 /// A peer that supplied a segment and has left.
 const OTHER: &str = "12D3KooWAnother";
+
+/// A file of 1,000 bytes, of which these are here.
+fn file(id: &[u8], here_bytes: u64) -> FileReport {
+    FileReport {
+        id: FileId(chunk_hash(id)),
+        length: Some(1_000),
+        wanted_bytes: 1_000,
+        here_bytes,
+        served_bytes: 0,
+        rate: 0,
+        peers: 0,
+        holders: 0,
+        needs_holders: false,
+        is_done: false,
+        reason: None,
+    }
+}
 
 /// The view of a node that is fetching, with a rate measured for this many milliseconds.
 fn fetching(measured_ms: u64) -> SyncView {
@@ -45,6 +65,8 @@ fn fetching(measured_ms: u64) -> SyncView {
         fetched_bytes: 24_000,
         duplicate_bytes: 1_000,
         served_bytes: 4_000,
+        fetched_file_bytes: 600,
+        served_file_bytes: 700,
         rate: Some(2_000),
         fetched_at: None,
         reason: None,
@@ -56,7 +78,7 @@ fn fetching(measured_ms: u64) -> SyncView {
             here,
         }],
         peers: vec![peer(PeerId(1), 4), peer(PeerId(2), 0)],
-        files: Vec::new(),
+        files: vec![file(&[1], 500), file(&[2], 0)],
         bans: 1,
     };
     let peers = BTreeMap::from([(PeerId(1), PEER.to_owned())]);
@@ -219,6 +241,36 @@ async fn metrics_count_what_sync_does() {
         "cairn_sync_duplicate_bytes_total 1000",
         "cairn_sync_served_bytes_total 4000",
         "cairn_sync_bans_total 1",
+        "cairn_files 1",
+        "cairn_files_here_bytes 500",
+        "cairn_files_fetched_bytes_total 600",
+        "cairn_files_served_bytes_total 700",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_tell_what_the_archive_keeps_and_does() {
+    let fixture = Fixture::without_driver(1).await;
+    let own = EraRanges::of([0, 1, 2, 7].map(Era));
+    let work = ArchiveWork {
+        audits_passed: 9,
+        audits_failed: 8,
+        audits_unanswered: 7,
+        eras_fetched: 6,
+        eras_dropped: 5,
+    };
+    fixture.archive.send_replace(Arc::new(ArchiveView { own, work, ..ArchiveView::default() }));
+    let (_, _, metrics) = fixture.http("GET", "/metrics", &[], "").await;
+    for line in [
+        "cairn_history_eras 4",
+        "cairn_history_bytes 1000000",
+        "cairn_audits_passed_total 9",
+        "cairn_audits_failed_total 8",
+        "cairn_audits_unanswered_total 7",
+        "cairn_history_eras_fetched_total 6",
+        "cairn_history_eras_dropped_total 5",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }

@@ -4,6 +4,7 @@ use super::super::fetches::SHORT_FOR;
 use super::super::{Audit, Effect, Input, Keep, WholeEra, place_hash};
 use super::bench::{Bench, audits};
 use crate::eras::Era;
+use crate::ids::PeerId;
 
 const HOUR: u64 = 3_600;
 
@@ -152,4 +153,24 @@ fn each_further_node_waits_as_long_as_a_fetch_and_groups_count_once() {
     assert!(later(5).contains(&repaired_after(1, 2, 2)));
     assert!(later(8 * 5).contains(&repaired_after(1, 40, 40)));
     assert!(later(2 * 128).contains(&repaired_after(256 << 20, 3, 3)));
+}
+
+/// A budget has room for two of four eras, and for a tenth of an era more.
+#[test]
+fn holders_are_looked_for_of_eras_that_are_to_be_fetched_and_that_nobody_here_has() {
+    let unclaimed = |bench: &Bench| bench.machine.unclaimed().below(Era(4)).collect::<Vec<_>>();
+    let mut bench = empty(4, Keep::Bytes(2));
+    bench.run(1);
+    let first = unclaimed(&bench);
+    assert_eq!(first.len(), 2, "the others have no room: {first:?}");
+    bench.meet(1, 1, &[first[0].0]);
+    bench.run(1);
+    assert_eq!(unclaimed(&bench), [first[1]]);
+    bench.give(Input::Disconnected(PeerId(1)));
+    bench.give(Input::Fetched { era: first[0], bytes: 1 });
+    bench.run(SHORT_FOR.as_secs() + 60);
+    assert_eq!(unclaimed(&bench).len(), 3, "one more has room, and each of three lacks copies");
+    bench.give(Input::Fetched { era: first[1], bytes: 1 });
+    bench.run(1);
+    assert_eq!(unclaimed(&bench), [], "no room is left");
 }

@@ -68,6 +68,8 @@ pub(super) struct Kind {
     /// Whether a file has become whole, so that nobody may need its collection any more. It is
     /// closed with the next input: the driver has yet to store the last chunk.
     has_news: bool,
+    /// Bytes of missing chunks that have arrived.
+    fetched_bytes: u64,
 }
 
 impl Kind {
@@ -117,6 +119,10 @@ impl Kind {
         self.places_at = Some(engine.now);
     }
 
+    pub(super) const fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes
+    }
+
     /// The file that a collection is.
     pub(super) fn id_of(&self, number: CollectionNumber) -> Option<FileId> {
         self.open.get(&number).copied()
@@ -150,6 +156,7 @@ impl Kind {
     pub(super) fn on_chunk(&mut self, engine: &Engine, from: PeerId, id: ChunkId, bytes: u64) {
         if let Some(fetch) = self.fetch_mut(id.segment.collection) {
             fetch.on_chunk(from, bytes, engine.now);
+            self.fetched_bytes = self.fetched_bytes.saturating_add(bytes);
         }
     }
 

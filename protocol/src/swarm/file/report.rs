@@ -41,6 +41,14 @@ pub struct FileReport {
     pub reason: Option<String>,
 }
 
+impl FileReport {
+    /// Whether a part of it is here, and served.
+    #[must_use]
+    pub const fn is_here(&self) -> bool {
+        self.here_bytes > 0 || matches!(self.length, Some(0))
+    }
+}
+
 impl Kind {
     /// What is done with each file.
     pub(in crate::swarm) fn report(&self, engine: &Engine) -> Vec<FileReport> {

@@ -102,6 +102,8 @@ pub(crate) struct Uploads {
     rotate_at: Duration,
     rotations: u64,
     served_bytes: u64,
+    /// Of these, bytes of files.
+    served_file_bytes: u64,
 }
 
 /// The order of sending, lowest first: the turn of the chunk's class, whether another peer has the
@@ -133,6 +135,7 @@ impl Uploads {
             rotate_at: Duration::ZERO,
             rotations: 0,
             served_bytes: 0,
+            served_file_bytes: 0,
         }
     }
 
@@ -340,6 +343,7 @@ impl Uploads {
         self.turns.take(served.class);
         if served.class == Class::File {
             self.file_limit.take(chunk_bytes);
+            self.served_file_bytes = self.served_file_bytes.saturating_add(chunk_bytes);
         }
         let peer = self.peers.get_mut(&to)?;
         peer.wants.remove(&chunk);
@@ -386,6 +390,10 @@ impl Uploads {
 
     pub(crate) const fn served_bytes(&self) -> u64 {
         self.served_bytes
+    }
+
+    pub(crate) const fn served_file_bytes(&self) -> u64 {
+        self.served_file_bytes
     }
 
     /// Bytes in flight to peers that have been due to confirm a chunk for less than

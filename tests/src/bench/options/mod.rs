@@ -293,7 +293,7 @@ pub(super) struct Search {
     )]
     pub(super) nodes: Vec<u32>,
     /// Numbers of nodes of networks of real nodes
-    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(2..=64))]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(3..=64))]
     pub(super) real: Vec<u16>,
     /// Searches in each network
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
@@ -307,7 +307,7 @@ pub(super) struct Search {
     /// Path of the real nodes' program [default: cairn-node beside this program]
     #[arg(long, value_name = "PATH")]
     pub(super) node: Option<PathBuf>,
-    /// Write a plot of the simulated networks as SVG
+    /// Write a plot as SVG
     #[arg(long, value_name = "FILE")]
     pub(super) plot: Option<PathBuf>,
     /// Print the result as JSON

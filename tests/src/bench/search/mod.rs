@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::flood::Floods;
 use self::network::{Network, mixed};
 use super::options::Search;
-use super::{print_line, say};
+use super::{print_line, say, stop};
 
 /// What one search costs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +41,15 @@ struct Cost {
 enum Way {
     Flood,
     Index,
+}
+
+impl Way {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Flood => "flood",
+            Self::Index => "index",
+        }
+    }
 }
 
 /// The searches of one way in one network. Scripts read the names of its fields.
@@ -81,10 +90,14 @@ pub(super) fn execute(options: &Search) -> anyhow::Result<()> {
         say!("{nodes} simulated nodes");
         rows.extend(simulate(nodes, options));
     }
+    if !options.real.is_empty() {
+        stop::watch()?;
+    }
     for nodes in &options.real {
         say!("{nodes} real nodes");
-        rows.push(real::measure(*nodes, options)?);
+        rows.extend(real::measure(*nodes, options)?);
     }
+    rows.sort_by_key(|row| (row.nodes, row.real));
     if let Some(path) = &options.plot {
         fs::write(path, plot::svg(&rows))
             .with_context(|| format!("{} cannot be written", path.display()))?;
@@ -93,8 +106,35 @@ pub(super) fn execute(options: &Search) -> anyhow::Result<()> {
     if options.json {
         return print_line(&report);
     }
-    print!("{}", report.table());
+    print!("{}{}", report.table(), report.comparison());
     Ok(())
+}
+
+/// The number, rounded, with commas between thousands.
+fn whole(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Chooses this many different nodes.
+fn some_of(
+    count: usize,
+    random: &mut ChaCha8Rng,
+    choose: impl Fn(&mut ChaCha8Rng) -> Option<usize>,
+) -> Vec<usize> {
+    let mut chosen = Vec::new();
+    while chosen.len() < count {
+        let one = choose(random);
+        chosen.extend(one.filter(|one| !chosen.contains(one)));
+    }
+    chosen
 }
 
 /// Both ways in one simulated network, for the same objects.
@@ -105,13 +145,10 @@ fn simulate(nodes: usize, options: &Search) -> [Row; 2] {
     let (mut flood, mut index) = (Vec::new(), Vec::new());
     for _ in 0..options.searches {
         let asker = random.random_range(0..nodes);
-        let mut holders = Vec::new();
-        while holders.len() < usize::from(options.holders).min(nodes - 1) {
-            let holder = random.random_range(0..nodes);
-            if holder != asker && !holders.contains(&holder) {
-                holders.push(holder);
-            }
-        }
+        let most = usize::from(options.holders).min(nodes - 1);
+        let holders = some_of(most, &mut random, |random| {
+            Some(random.random_range(0..nodes)).filter(|holder| *holder != asker)
+        });
         let key = random.random::<u64>();
         flood.push(floods.search(asker, &holders));
         // Each holder knows that it is one. Without a holder there is no record.
@@ -154,27 +191,37 @@ impl Report {
         let mut text = "| Nodes | Way | Found | Queries | Messages | Median, ms | Slowest, ms | \
                         Hops |\n|---|---|---|---|---|---|---|---|\n"
             .to_owned();
-        let or_none = |value: Option<f64>, digits: usize| {
-            value.map_or_else(String::new, |value| format!("{value:.digits$}"))
-        };
         for row in &self.rows {
+            let Row { found, queries, messages, ms, ms_max, hops, .. } = row;
             let real = if row.real { ", real" } else { "" };
-            let way = match row.way {
-                Way::Flood => "flood",
-                Way::Index => "index",
-            };
+            let ms = [ms, ms_max].map(|ms| ms.map_or_else(String::new, whole));
+            let hops = hops.map_or_else(String::new, |hops| format!(" {hops:.1}"));
             text += &format!(
-                "| {}{real} | {way} | {:.0}% | {:.0} | {:.0} | {} | {} | {} |\n",
-                row.nodes,
-                row.found * 100.0,
-                row.queries,
-                row.messages,
-                or_none(row.ms, 0),
-                or_none(row.ms_max, 0),
-                or_none(row.hops, 1),
+                "| {}{real} | {} | {:.0}% | {} | {} | {} | {} |{hops} |\n",
+                whole(row.nodes as f64),
+                row.way.name(),
+                found * 100.0,
+                whole(*queries),
+                whole(*messages),
+                ms[0],
+                ms[1],
             );
         }
         text
+    }
+
+    /// How well the model foretells the questions of real nodes: a line for each row of theirs.
+    fn comparison(&self) -> String {
+        let real = self.rows.iter().filter(|row| row.real);
+        let lines = real.filter_map(|real| {
+            let is_same = |row: &&Row| !row.real && (row.nodes, row.way) == (real.nodes, real.way);
+            let model = self.rows.iter().find(is_same)?;
+            let (nodes, way, part) = (real.nodes, real.way.name(), real.queries / model.queries);
+            Some(format!(
+                "{nodes} nodes, {way}: real ones ask {part:.2} of the model's questions\n"
+            ))
+        });
+        lines.collect()
     }
 }
 
@@ -208,6 +255,31 @@ mod tests {
             assert!(index.queries < 50.0, "{nodes} nodes: {index:?}");
             assert!(flood.hops.unwrap() <= 7.0 && flood.messages > flood.queries);
         }
+    }
+
+    #[test]
+    fn numbers_are_rounded_and_have_commas() {
+        for (number, text) in
+            [(0.4, "0"), (7.0, "7"), (999.6, "1,000"), (12_345.0, "12,345"), (1e6, "1,000,000")]
+        {
+            assert_eq!(whole(number), text);
+        }
+    }
+
+    #[test]
+    fn real_nodes_stand_beside_the_model() {
+        let row = |nodes, way, real, queries| {
+            Row::of(nodes, way, real, &[Cost { queries, ..Cost::default() }])
+        };
+        let rows = vec![
+            row(10, Way::Index, false, 10),
+            row(10, Way::Index, true, 9),
+            row(60, Way::Flood, true, 9),
+        ];
+        let report = Report { holders: 3, seed: 1, rows };
+        assert!(report.table().contains("\n| 10, real | index | 0% | 9 |"), "{}", report.table());
+        let text = "10 nodes, index: real ones ask 0.90 of the model's questions\n";
+        assert_eq!(report.comparison(), text);
     }
 
     #[test]

@@ -10,9 +10,10 @@ const TOP: f64 = 50.0;
 /// One panel: its title, and the value of a row.
 type Panel = (&'static str, fn(&Row) -> Option<f64>);
 
-/// The plot as SVG that refers to no other file. Only simulated networks are drawn.
+/// The plot as SVG that refers to no other file. A line connects simulated networks. Real ones are
+/// squares.
 pub(super) fn svg(rows: &[Row]) -> String {
-    let rows: Vec<&Row> = rows.iter().filter(|row| !row.real).collect();
+    let rows: Vec<&Row> = rows.iter().collect();
     let panels: [Panel; 2] = [
         ("messages of all nodes for one search", |row| Some(row.messages)),
         ("until a holder is known, ms (median)", |row| row.ms),
@@ -68,14 +69,24 @@ fn draw(rows: &[&Row], (title, value): &Panel, left: f64) -> String {
         );
     }
     text += &format!(
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">nodes</text>\n",
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">nodes (lines: simulated, squares: real)</text>\n",
         left + PLANE.0 / 2.0,
         bottom + 38.0
     );
-    for (way, name, color) in [(Way::Flood, "flood", "#c0392b"), (Way::Index, "index", "#1f618d")] {
-        let of_way = rows.iter().filter(|row| row.way == way);
-        let points: Vec<(f64, f64)> =
-            of_way.filter_map(|row| Some((x(nodes(&row)), y(height(row)?)))).collect();
+    for (way, color) in [(Way::Flood, "#c0392b"), (Way::Index, "#1f618d")] {
+        let points = |real| {
+            let such = rows.iter().filter(move |row| row.way == way && row.real == real);
+            such.filter_map(|row| Some((x(nodes(&row)), y(height(row)?))))
+        };
+        for (x, y) in points(true) {
+            text += &format!(
+                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"10\" height=\"10\" fill=\"none\" \
+                 stroke=\"{color}\" stroke-width=\"2\"/>\n",
+                x - 5.0,
+                y - 5.0
+            );
+        }
+        let points: Vec<(f64, f64)> = points(false).collect();
         let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
         text += &format!(
             "<path d=\"M{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"/>\n",
@@ -86,9 +97,10 @@ fn draw(rows: &[&Row], (title, value): &Panel, left: f64) -> String {
         }
         if let Some((x, y)) = points.last() {
             text += &format!(
-                "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{color}\">{name}</text>\n",
+                "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{color}\">{}</text>\n",
                 x + 6.0,
-                y + 4.0
+                y + 4.0,
+                way.name()
             );
         }
     }
@@ -102,7 +114,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_plot_has_both_lines_and_only_simulated_networks() {
+    fn a_plot_has_both_lines_and_a_square_for_each_real_network() {
         let row = |nodes, way, real, messages| {
             let first = Some(Duration::from_millis(30));
             Row::of(nodes, way, real, &[Cost { messages, first, ..Cost::default() }])
@@ -116,8 +128,13 @@ mod tests {
         let drawn = svg(&rows);
         assert!(drawn.contains(">flood<") && drawn.contains(">index<"));
         assert!(drawn.contains("100000<"), "the axis reaches above 60,000: {drawn}");
-        let more = [&rows[..], &[row(7, Way::Flood, true, 1)]].concat();
-        assert_eq!(svg(&more), drawn);
+        let squares = |drawn: &str| drawn.matches("width=\"10\"").count();
+        assert_eq!(squares(&drawn), 0);
+        let more = svg(&[&rows[..], &[row(2_000, Way::Flood, true, 7_000)]].concat());
+        // One in each panel, and no line leads to it.
+        assert_eq!(squares(&more), 2);
+        let lines = |drawn: &str| drawn.lines().filter(|line| line.contains('L')).count();
+        assert_eq!(lines(&more), lines(&drawn));
         let first = Some(Duration::ZERO);
         let known = Row::of(10, Way::Index, false, &[Cost { first, ..Cost::default() }]);
         assert!(svg(&[known]).contains(">1<"));
