@@ -328,7 +328,7 @@ mod tests {
             let many = (0..1_500).map(|number| address(number / 250, number % 250));
             let private = "/ip4/10.0.0.1/tcp/7700".parse().unwrap();
             let liar = peer([private].into_iter().chain(many).collect());
-            let answer = answers(query, &[liar.clone()]).into_iter().nth(kind).unwrap();
+            let answer = answers(query, std::slice::from_ref(&liar)).into_iter().nth(kind).unwrap();
             discovery.on_connection_handler_event(asked, id(), answer);
             let pending = |discovery: &mut Discovery| {
                 let peer = Some(liar.node_id);

@@ -1,5 +1,5 @@
-//! Asks over links for heads and chunks of files, without end: of the file of the field, if there is
-//! one, and of files that nobody has.
+//! Asks over links for heads and chunks of files, without end: of the file of the field, if there
+//! is one, and of files that nobody has.
 
 use ledger::codec;
 use ledger::hash::FileId;
@@ -59,8 +59,8 @@ async fn ask(
     Ok(sent as f64 / rate.start.elapsed().as_secs_f64())
 }
 
-/// In turn: opens the file, opens one that nobody has, asks for a head, wants a chunk with unlimited
-/// credit, and does not want it any more.
+/// In turn: opens the file, opens one that nobody has, wants a chunk with unlimited credit, does
+/// not want it any more, and asks four times for a head.
 fn message(id: FileId, number: u64, turn: u64) -> SyncMessage {
     let file = CollectionNumber(0);
     let chunk = file.segment(SegmentIndex(0)).chunk((turn / 8 % 16) as u32);

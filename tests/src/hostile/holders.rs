@@ -1,5 +1,5 @@
-//! Peers that claim to have a file, and lie about it. They dial a node and wait until it fetches the
-//! file.
+//! Peers that claim to have a file, and lie about it. They dial a node and wait until it fetches
+//! the file.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Stores records in the index, thousands of them: of this peer itself for random keys, and of peers
-//! that do not exist. Each batch begins with a record for the file of the field, at an address where
-//! nobody is.
+//! Stores records in the index, thousands of them: of this peer itself for random keys, and of
+//! peers that do not exist. Each batch begins with a record for the file of the field, at an
+//! address where nobody is.
 
 use libp2p::{Multiaddr, PeerId};
 use node::network::protocol_names;

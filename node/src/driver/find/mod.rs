@@ -43,8 +43,8 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
 
 /// How often holders of the same thing are looked for. An address is dialed once a minute at most.
 const SEEK_EVERY: Duration = Duration::from_secs(60);
-/// Most addresses that are dialed after a look-up. An honest index names up to 20 holders, and liars
-/// may name any number: the addresses are chosen at random, each time anew.
+/// Most addresses that are dialed after a look-up. An honest index names up to 20 holders, and
+/// liars may name any number: the addresses are chosen at random, each time anew.
 const DIALED_MAX: usize = 64;
 
 /// A message to this task.
