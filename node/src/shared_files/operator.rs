@@ -42,6 +42,9 @@ impl Drop for Cancel {
 /// Tells whether the hashing of a file was given up.
 pub(crate) struct Reader(Arc<Reading>);
 
+/// Refuses to write while the disk is nearly full.
+type CheckDisk<'a> = &'a dyn Fn() -> io::Result<()>;
+
 /// A file that was hashed, what the home remembers of it, and where its bytes are.
 type Done = (HashedFile, Meta, Content);
 
@@ -155,7 +158,7 @@ impl SharedFiles {
         length: u64,
         kept: u64,
         reader: &Reader,
-        work: impl FnOnce(&Paths, &Reading, &dyn Fn() -> io::Result<()>) -> Result<Done, FilesError>,
+        work: impl FnOnce(&Paths, &Reading, CheckDisk<'_>) -> Result<Done, FilesError>,
     ) -> Result<(FileId, Shared), FilesError> {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let info = FileInfo {

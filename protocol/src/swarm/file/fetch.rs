@@ -262,9 +262,9 @@ impl Fetch {
         }
     }
 
-    /// Asks for one head, since any head tells the length. It asks a peer with the fewest unanswered
-    /// requests in a row, for the head of the first wanted byte if the peer has it, or else for that
-    /// of its first segment.
+    /// Asks for one head, since any head tells the length. It asks a peer with the fewest
+    /// unanswered requests in a row, for the head of the first wanted byte if the peer has it, or
+    /// else for that of its first segment.
     fn ask_first(&mut self, engine: &mut Engine, number: CollectionNumber, id: FileId) {
         if self.heads.count() > 0 {
             return;
