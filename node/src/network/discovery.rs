@@ -67,7 +67,7 @@ pub(crate) struct Discovery {
     private: bool,
     accounts: Accounts<PeerId>,
     answers: VecDeque<Event>,
-    /// Requests that are refused: their streams are closed without an answer.
+    /// Answers to requests that are refused: they name nobody.
     refused: VecDeque<(PeerId, ConnectionId, HandlerIn)>,
 }
 
@@ -81,17 +81,27 @@ impl Discovery {
     /// Charges a request or a record to the account of its sender. Returns whether it is refused,
     /// because the account is empty. All other events cost nothing.
     fn refuses(&mut self, peer: PeerId, id: ConnectionId, event: &HandlerEvent) -> bool {
-        let reset = match event {
-            HandlerEvent::FindNodeReq { request_id, .. }
-            | HandlerEvent::GetProvidersReq { request_id, .. }
-            | HandlerEvent::GetRecord { request_id, .. }
-            | HandlerEvent::PutRecord { request_id, .. } => Some(HandlerIn::Reset(*request_id)),
+        let closer_peers = Vec::new();
+        // Libp2p closes a stream that is reset only once something else happens on it, so the
+        // peer would wait for its timeout.
+        let answer = match *event {
+            HandlerEvent::FindNodeReq { request_id, .. } => {
+                Some(HandlerIn::FindNodeRes { closer_peers, request_id })
+            }
+            HandlerEvent::GetProvidersReq { request_id, .. } => {
+                let provider_peers = Vec::new();
+                Some(HandlerIn::GetProvidersRes { closer_peers, provider_peers, request_id })
+            }
+            HandlerEvent::GetRecord { request_id, .. } => {
+                Some(HandlerIn::GetRecordRes { record: None, closer_peers, request_id })
+            }
+            HandlerEvent::PutRecord { request_id, .. } => Some(HandlerIn::Reset(request_id)),
             HandlerEvent::AddProvider { .. } => None,
             _ => return false,
         };
         let is_refused = !self.accounts.admits(&peer);
         if is_refused {
-            self.refused.extend(reset.map(|reset| (peer, id, reset)));
+            self.refused.extend(answer.map(|answer| (peer, id, answer)));
         } else {
             let cost = Cost::request(REQUEST_BYTES_MAX).and(Cost::look_ups(LOOK_UPS, 0));
             self.accounts.charge(&peer, &cost);
