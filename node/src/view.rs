@@ -149,8 +149,8 @@ pub struct ArchiveView {
     pub keep: Keep,
     /// Whether eras are being fetched.
     pub is_fetching: bool,
-    /// Eras that are to be here and are not. Of a node with a budget, those that it fetches or would
-    /// fetch if a connected peer had them.
+    /// Eras that are to be here and are not. Of a node with a budget, those that it fetches, or
+    /// would fetch if a connected peer had them.
     pub missing: EraRanges,
     /// The eras that this node announces.
     pub own: EraRanges,

@@ -185,8 +185,8 @@ impl Archive {
         self.shelf.slots().filter(move |(_, slot)| is_absent(slot)).map(|(era, _)| era)
     }
 
-    /// The eras that this node would fetch now and that no connected peer claims: whoever has one is
-    /// to be looked for.
+    /// The eras that this node would fetch now and that no connected peer claims: holders of them
+    /// are to be looked for.
     #[must_use]
     pub const fn unclaimed(&self) -> &EraRanges {
         &self.unclaimed

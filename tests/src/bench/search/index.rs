@@ -9,8 +9,8 @@ use super::network::{Network, Node, mixed};
 
 /// Peers in a bucket of a routing table, nodes that keep a record, and nodes that an answer names.
 const K: usize = 20;
-/// Most requests in flight while answers bring the asker nearer to the key. After as many answers in a
-/// row that do not, up to [`K`] are.
+/// Most requests in flight while answers bring the asker nearer to the key. After as many answers
+/// in a row that do not, up to [`K`] are.
 const ALPHA: usize = 3;
 /// Round trips to connect to a node without a link: TCP, noise, and the protocol's name.
 const CONNECTING: u32 = 3;

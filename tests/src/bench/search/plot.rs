@@ -69,7 +69,8 @@ fn draw(rows: &[&Row], (title, value): &Panel, left: f64) -> String {
         );
     }
     text += &format!(
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">nodes (lines: simulated, squares: real)</text>\n",
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">nodes (lines: simulated, squares: \
+         real)</text>\n",
         left + PLANE.0 / 2.0,
         bottom + 38.0
     );
