@@ -15,6 +15,14 @@ use crate::clock::Clock;
 /// If that is not enough, those with at least the median budget left are forgotten too.
 const ACCOUNTS_MAX: usize = 4_096;
 
+/// Most bytes of a request or a record of Kademlia. Each is charged as many, since nobody counts
+/// them.
+const KADEMLIA_BYTES_MAX: usize = 16 << 10;
+
+/// Look-ups that such a request or record causes: the 20 nearest peers, and what is known of the
+/// sender and of the key.
+const KADEMLIA_LOOK_UPS: u64 = 40;
+
 /// The accounts. Cheap to clone: all clones share them.
 #[derive(Clone, Debug)]
 pub struct Accounts<Peer>(Arc<Mutex<Books<Peer>>>);
@@ -68,6 +76,12 @@ impl<Peer: Copy + Eq + Hash> Accounts<Peer> {
     /// Subtracts the price of a request of this many bytes from the peer's budget.
     pub fn charge_request(&self, peer: &Peer, bytes: usize) {
         self.charge(peer, &Cost::request(bytes));
+    }
+
+    /// Subtracts the price of a request or a record of Kademlia from the peer's budget.
+    pub fn charge_kademlia(&self, peer: &Peer) {
+        let cost = Cost::request(KADEMLIA_BYTES_MAX);
+        self.charge(peer, &cost.and(Cost::look_ups(KADEMLIA_LOOK_UPS, 0)));
     }
 
     /// A peer's account as of now.

@@ -237,8 +237,8 @@ mod tests {
             (Dials::new(Grouping { private: true, groups_loopback: false }), Instant::now());
         let dial =
             |port: u16| dials.allow(&parse(&format!("/ip4/10.0.0.1/tcp/{port}")), now).is_ok();
-        assert_eq!((1..3_000).filter(|port| dial(*port)).count(), QUERIES_MAX);
+        assert_eq!((1..3_000).filter(|port| dial(*port)).count(), 512);
         let own = |port: u16| dials.own(|| dial(port));
-        assert_eq!((1..3_000).filter(|port| own(*port)).count(), RECENT_MAX - QUERIES_MAX);
+        assert_eq!((1..3_000).filter(|port| own(*port)).count(), 512);
     }
 }

@@ -18,7 +18,6 @@ use libp2p::swarm::{
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
-use protocol::budget::Cost;
 
 use super::address::is_dialable;
 use super::dials::without_peer;
@@ -31,13 +30,6 @@ const ANSWER_PEERS_MAX: usize = K_VALUE.get();
 /// Most addresses taken of each peer of an answer, and most at which a query dials a peer. With
 /// more, one answer could have this node dial many strangers.
 const PEER_ADDRESSES_MAX: usize = 4;
-
-/// Look-ups that are charged for a request or a record: those of the nearest 20 peers, and of what
-/// is known of the sender and of the key.
-const LOOK_UPS: u64 = 40;
-
-/// Most bytes of a request or a record, which Kademlia's frames have. Each is charged as many.
-const REQUEST_BYTES_MAX: usize = 16 << 10;
 
 /// Most answers that wait for the network's task, which takes all of them before it sleeps. Further
 /// ones are not read.
@@ -57,8 +49,8 @@ pub(crate) enum Event {
     Kademlia(Box<kad::Event>),
     /// An answer of a peer named these others.
     Heard(PeerId, Vec<Named>),
-    /// An answer named these providers. They are among those heard.
-    Providers(QueryId, Vec<Named>),
+    /// The answer of a peer named these providers. They are among those heard.
+    Providers { query: QueryId, from: PeerId, providers: Vec<Named> },
 }
 
 /// Kademlia with its answers.
@@ -103,8 +95,7 @@ impl Discovery {
         if is_refused {
             self.refused.extend(answer.map(|answer| (peer, id, answer)));
         } else {
-            let cost = Cost::request(REQUEST_BYTES_MAX).and(Cost::look_ups(LOOK_UPS, 0));
-            self.accounts.charge(&peer, &cost);
+            self.accounts.charge_kademlia(&peer);
         }
         is_refused
     }
@@ -213,7 +204,7 @@ impl NetworkBehaviour for Discovery {
                 drop_unreachable(provider_peers);
                 self.tell(Event::Heard(peer, named(closer_peers)));
                 self.tell(Event::Heard(peer, named(provider_peers)));
-                self.tell(Event::Providers(*query_id, providers));
+                self.tell(Event::Providers { query: *query_id, from: peer, providers });
             }
             HandlerEvent::GetRecordRes { closer_peers, .. } => {
                 self.cut(closer_peers);
@@ -326,8 +317,8 @@ mod tests {
             told.count()
         };
         assert_eq!(records(), 1);
-        assert_eq!(accounts.report(&holder).spent.total(), 104 + LOOK_UPS);
-        accounts.charge(&holder, &Cost::look_ups(100 * protocol::budget::KEPT, 0));
+        assert_eq!(accounts.report(&holder).spent.total(), 144);
+        accounts.charge_request(&holder, usize::MAX);
         assert_eq!(records(), 0);
     }
 

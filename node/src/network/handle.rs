@@ -36,12 +36,23 @@ const fn outbox_queue(topic: Topic) -> usize {
 /// index names 20.
 const PROVIDERS: usize = 256;
 
+/// Who says that a peer has an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// A record that this node keeps: the peer itself has said so.
+    Here,
+    /// A peer of this address group, in its answer to the look-up.
+    Group(u64),
+}
+
 /// What a look-up in the index tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProviderEvent {
-    /// A peer that says that it has the object, or of which others say so. Each of its addresses is
-    /// told once, and nothing proves any of it.
+    /// A peer that is said to have the object. It is told for each source that names it, and nothing
+    /// proves it.
     Found {
+        /// Who says so.
+        source: Source,
         /// The peer.
         peer: PeerId,
         /// Up to four addresses at which it may be reached.
@@ -294,14 +305,15 @@ impl Network {
     }
 
     /// This node has the object of this key: others that look it up hear of this node, until
-    /// [`withdraw`](Self::withdraw).
-    pub fn provide(&self, key: [u8; 32]) {
-        self.command(Command::Provide(key));
+    /// [`withdraw`](Self::withdraw). Returns whether the command queue had room.
+    pub fn provide(&self, key: [u8; 32]) -> bool {
+        self.command(Command::Provide(key))
     }
 
     /// This node does not have the object of this key any more. Others forget it within an hour.
-    pub fn withdraw(&self, key: [u8; 32]) {
-        self.command(Command::Withdraw(key));
+    /// Returns whether the command queue had room.
+    pub fn withdraw(&self, key: [u8; 32]) -> bool {
+        self.command(Command::Withdraw(key))
     }
 
     /// Looks up in the index who has the object of a key. The channel closes after

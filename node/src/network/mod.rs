@@ -66,7 +66,7 @@ pub use self::exchange::RequestError;
 pub use self::faults::{FAULTY_PEERS_MAX, FaultError, FaultPlan, LATENCY_MAX};
 use self::group::Grouping;
 pub(crate) use self::group::address_group;
-pub use self::handle::{Network, ProviderEvent};
+pub use self::handle::{Network, ProviderEvent, Source};
 pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, ResponseTicket, Verdict};
 pub use self::interfaces::own_addresses;
 pub use self::known::{KnownAddress, Outcome};

@@ -42,9 +42,15 @@ impl Heads {
         late.next().map(|(index, _)| *index)
     }
 
-    /// Whether the head of a segment is late.
-    pub(super) fn is_late(&self, index: SegmentIndex, now: Duration) -> bool {
-        self.in_flight.get(&index).is_some_and(|(_, deadline)| *deadline <= now)
+    /// Gives up all requests that are late. Returns the peers that were asked.
+    pub(super) fn take_late(&mut self, now: Duration) -> Vec<PeerId> {
+        let mut late = Vec::new();
+        self.in_flight.retain(|_, (peer, deadline)| {
+            let is_late = *deadline <= now;
+            late.extend(is_late.then_some(*peer));
+            !is_late
+        });
+        late
     }
 
     /// Of peers with the same holdings, the one with the lowest rank is asked next.

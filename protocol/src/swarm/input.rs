@@ -162,8 +162,12 @@ pub enum Input {
     /// The connection has taken in the whole chunk for a peer, so another one may follow.
     Written(PeerId),
     /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk, is not kept any
-    /// more, cannot be read or is damaged.
+    /// more, cannot be read or is damaged. Peers hear that its segment is not here.
     Unsent(PeerId, ChunkId),
+    /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) could not be read this time.
+    /// It is still on disk. If its segment is a whole one of a file, peers hear that the segment is
+    /// not here, and after 30 s that it is. Otherwise this is [`Self::Unsent`].
+    Unread(PeerId, ChunkId),
     /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) cannot exist: its segment has
     /// no such chunk.
     Impossible(PeerId, ChunkId),

@@ -115,11 +115,14 @@ impl Swarm {
                 let (SegmentId { index: segment, .. }, chunk) = (id.segment, id.chunk);
                 engine.ban(peer, Offence::ImpossibleWant { segment, chunk });
             }
+            Input::Unread(peer, id) if file.on_unread(engine, id.segment) => {
+                engine.on_unsent(peer, id);
+            }
             Input::Unsent(peer, id) if file.is_beyond(id) => {
                 let (segment, chunk) = (id.segment.index, id.chunk);
                 engine.ban(peer, Offence::ImpossibleWant { segment, chunk });
             }
-            Input::Unsent(peer, id) | Input::Impossible(peer, id) => {
+            Input::Unsent(peer, id) | Input::Unread(peer, id) | Input::Impossible(peer, id) => {
                 let was_here = engine.on_unsent(peer, id);
                 self.on_lost(id, was_here);
             }

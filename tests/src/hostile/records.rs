@@ -33,7 +33,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
                     _ = timeout_at(until, peer.next_connection()) => {}
                     () = rate.due(BATCHES) => {
                         let target = targets[rate.count as usize % targets.len()];
-                        let first = (identity << 40) | (rate.count * BATCH);
+                        let first = (identity << 40) + rate.count * BATCH;
                         let keys = (first..).take(BATCH as usize).map(|at| random(at, at));
                         let keys = key.into_iter().chain(keys).take(BATCH as usize);
                         let records = keys.enumerate().flat_map(|(at, key)| {

@@ -3,6 +3,9 @@
 //! It runs as a task. Messages of peers come through `live`, which reads the events of the network.
 //! [`protocol::find`] decides. Rules: `docs/protocol/network.md`.
 
+mod announced;
+mod candidates;
+mod rounds;
 mod search;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -19,17 +22,20 @@ use prometheus_client::registry::Registry;
 use protocol::PeerId;
 use protocol::budget::Cost;
 use protocol::eras::Era;
-use protocol::find::{EraGroup, Flood, FloodEffect, FloodInput, HOLDERS_MAX, Object};
+use protocol::find::{EraGroup, Flood, FloodEffect, FloodInput, Object};
 use protocol::holder::Holder;
 use protocol::message::{Request, Response, answer_bytes_max};
 use protocol::search::{FloodMessage, QueryId, Wanted};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use self::announced::Announced;
+use self::candidates::Candidates;
+use self::rounds::Rounds;
 use self::search::Searches;
 pub(crate) use self::search::{FindError, Found, Reply, Searched};
 use crate::clock::Clock;
-use crate::network::{self, Network, ResponseTicket};
+use crate::network::{self, Network, ResponseTicket, Source};
 use crate::view::View;
 
 /// Most messages and searches that wait for this task. Beyond it a peer hears that this node is
@@ -41,11 +47,9 @@ const LOOK_UPS_MAX: usize = 8;
 /// How often the index hears which eras and files are here, if that has changed.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
 
-/// How often holders of the same thing are looked for. An address is dialed once a minute at most.
-const SEEK_EVERY: Duration = Duration::from_secs(60);
-/// Most addresses that are dialed after a look-up. An honest index names up to 20 holders, and
-/// liars may name any number: the addresses are chosen at random, each time anew.
-const DIALED_MAX: usize = 64;
+/// Most holders that are dialed after a look-up, with up to four addresses each. An honest index
+/// names up to 20, and liars may name any number.
+const DIALED_MAX: usize = 16;
 
 /// A message to this task.
 pub(crate) enum ToFind {
@@ -107,10 +111,8 @@ struct Driver {
     peers: BTreeMap<PeerId, network::PeerId>,
     last_number: u64,
     look_ups: JoinSet<()>,
-    /// The groups of eras and the files that the index knows from this node.
-    announced: BTreeSet<Object>,
-    /// When holders were looked for, of what no connected peer gives yet.
-    sought: BTreeMap<Object, Duration>,
+    announced: Announced,
+    rounds: Rounds,
 }
 
 fn name(wanted: Wanted) -> String {
@@ -130,8 +132,8 @@ pub(crate) async fn run(parts: Parts, seed: u64) {
         peers: BTreeMap::new(),
         last_number: 0,
         look_ups: JoinSet::new(),
-        announced: BTreeSet::new(),
-        sought: BTreeMap::new(),
+        announced: Announced::default(),
+        rounds: Rounds::default(),
         parts,
     };
     tokio::select! {
@@ -176,7 +178,10 @@ impl Driver {
     }
 
     fn on_message(&mut self, message: ToFind) {
-        self.look_at_peers();
+        // It takes some time, and no other network needs it.
+        if self.parts.floods {
+            self.look_at_peers();
+        }
         match message {
             ToFind::Flood { ticket, from, message } => self.on_flood(ticket, from, message),
             ToFind::Search { searched, floods, reply } => match self.wanted(searched) {
@@ -234,16 +239,17 @@ impl Driver {
     }
 
     /// The connected peers that announce this.
-    fn known(&self, wanted: Wanted) -> Found {
-        let Wanted::Era(era) = wanted else { return Found::default() };
+    fn known(&self, wanted: Wanted) -> Candidates {
+        let mut known = Candidates::default();
+        let Wanted::Era(era) = wanted else { return known };
         let claims = self.parts.view.archive.borrow().clone();
         let peers = self.parts.view.peers.borrow().clone();
         let claims =
             |id: &str| claims.claims.iter().any(|one| one.peer == id && one.eras.contains(era));
-        let holders = peers.iter().filter(|info| claims(&info.id.to_string())).filter_map(|info| {
-            Holder::new(&info.id.to_bytes(), [info.address.to_vec().into_boxed_slice()])
-        });
-        Found { holders: holders.take(HOLDERS_MAX).collect(), ..Found::default() }
+        for info in peers.iter().filter(|info| claims(&info.id.to_string())) {
+            known.add(Source::Here, (info.id, vec![info.address.clone()]));
+        }
+        known
     }
 
     /// Begins a look-up in the index.
@@ -256,12 +262,13 @@ impl Driver {
         let answers = self.parts.network.find_providers(self.key(self.object(wanted)));
         let look_up = search::look_up(known, answers);
         self.look_ups.spawn(async move {
-            let _gone = reply.send(Ok(look_up.await));
+            let _gone = reply.send(Ok(look_up.await.found()));
         });
     }
 
     /// What this node fetches, or would fetch, and no connected peer gives: files that none of them
-    /// sends, and an era of each group of which none claims some.
+    /// sends, and an era of each group of which none claims some. Audits end claims of eras that are
+    /// false.
     fn lacking(&self) -> Vec<Wanted> {
         let sync = self.parts.view.sync.borrow();
         let files = sync.report.files.iter().filter(|file| file.needs_holders);
@@ -274,33 +281,33 @@ impl Driver {
         files.map(|file| Wanted::File(file.id.0)).chain(eras).collect()
     }
 
-    /// Looks for holders of what no connected peer gives, and dials them. What was looked for
-    /// longest ago has its turn.
+    /// Looks for holders of one thing that no connected peer gives, and dials them.
     fn seek(&mut self) {
-        let (now, lacking) = (self.now(), self.lacking());
-        let objects: BTreeSet<Object> = lacking.iter().map(|it| self.object(*it)).collect();
-        self.sought.retain(|sought, _| objects.contains(sought));
-        let next = lacking.into_iter().min_by_key(|it| self.sought.get(&self.object(*it)).copied());
-        let Some(wanted) = next else {
+        let lacking = self.lacking();
+        if lacking.is_empty() {
             self.parts.seeking.send_if_modified(|seeking| seeking.take().is_some());
-            return;
-        };
-        let object = self.object(wanted);
-        let is_recent = |at: &Duration| now.saturating_sub(*at) < SEEK_EVERY;
-        if self.sought.get(&object).is_some_and(is_recent) || self.look_ups.len() >= LOOK_UPS_MAX {
+        }
+        if self.look_ups.len() >= LOOK_UPS_MAX {
             return;
         }
-        self.sought.insert(object, now);
+        let Some(wanted) = self.rounds.next(&lacking, self.now()) else { return };
         let text = format!("no connected peer gives {}: looking for others", name(wanted));
         tracing::info!("{text}");
         self.parts.seeking.send_replace(Some(text));
-        let answers = self.parts.network.find_providers(self.key(object));
+        let answers = self.parts.network.find_providers(self.key(self.object(wanted)));
         let (network, seeking) = (self.parts.network.clone(), self.parts.seeking.clone());
+        let look_up = search::look_up(Candidates::default(), answers);
         self.look_ups.spawn(async move {
-            let found = search::addresses(answers).await;
-            let (count, name) = (found.len(), name(wanted));
-            found.into_iter().take(DIALED_MAX).for_each(|address| network.dial_holder(address));
-            let text = format!("{name}: {count} addresses of holders found");
+            let candidates = look_up.await.candidates;
+            let connected = network.peers().borrow().clone();
+            let is_new = |peer: &network::PeerId| connected.iter().all(|info| info.id != *peer);
+            let count = candidates.count();
+            let new = candidates.choose(DIALED_MAX, is_new);
+            let (dialed, name) = (new.len(), name(wanted));
+            new.into_iter()
+                .flat_map(|(_, addresses)| addresses)
+                .for_each(|address| network.dial_holder(address));
+            let text = format!("{name}: {count} holders found, {dialed} dialed");
             tracing::info!("{text}");
             seeking.send_replace(Some(text));
         });
@@ -329,13 +336,12 @@ impl Driver {
         let mut here: BTreeSet<Object> =
             kept.flat_map(|era| EraGroup::announced(era, eras)).map(Object::Eras).collect();
         here.extend(self.files().into_iter().map(Object::File));
-        for object in self.announced.difference(&here) {
-            self.parts.network.withdraw(self.key(*object));
-        }
-        for object in here.difference(&self.announced) {
-            self.parts.network.provide(self.key(*object));
-        }
-        self.announced = here;
+        let chain = self.parts.view.chain.id();
+        let network = &self.parts.network;
+        self.announced.update(&here, |object, is_here| {
+            let key = *object.key(chain).0.as_bytes();
+            if is_here { network.provide(key) } else { network.withdraw(key) }
+        });
     }
 
     /// Begins a flood query.

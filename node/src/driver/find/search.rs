@@ -1,6 +1,6 @@
 //! The searches of this node's operator that are under way.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ledger::units::Height;
@@ -10,7 +10,8 @@ use protocol::search::{Hops, QueryId, Wanted};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::network::{Multiaddr, ProviderEvent};
+use super::candidates::Candidates;
+use crate::network::ProviderEvent;
 
 /// How long answers are awaited. Those of a flood query come within a few round trips.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -30,7 +31,8 @@ pub(crate) enum Searched {
 /// The result of a search.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The holders in the order in which they were heard of, at most [`HOLDERS_MAX`].
+    /// At most [`HOLDERS_MAX`] holders: for a flood query the first ones that were heard of, for a
+    /// look-up some of each source.
     pub(crate) holders: Vec<Holder>,
     /// Number of hops to the first holder, for a flood query.
     pub(crate) hops: Option<u8>,
@@ -74,48 +76,45 @@ struct Search {
     reply: Reply,
 }
 
-/// Follows a look-up in the index until its end. `found` has the holders that are known without it.
-pub(super) async fn look_up(mut found: Found, mut events: mpsc::Receiver<ProviderEvent>) -> Found {
-    let began = Instant::now();
+/// What a look-up in the index has told.
+pub(super) struct LookedUp {
+    pub(super) candidates: Candidates,
+    messages: u64,
+    time: Duration,
+}
+
+impl LookedUp {
+    /// The result for the operator.
+    pub(super) fn found(self) -> Found {
+        let chosen = self.candidates.choose(HOLDERS_MAX, |_| true);
+        let holders = chosen.into_iter().filter_map(|(peer, addresses)| {
+            let addresses = addresses.iter().map(|address| address.to_vec().into_boxed_slice());
+            Holder::new(&peer.to_bytes(), addresses)
+        });
+        let holders = holders.collect();
+        Found { holders, hops: None, messages: self.messages, time: self.time }
+    }
+}
+
+/// Follows a look-up in the index until its end. `candidates` are known without it.
+pub(super) async fn look_up(
+    mut candidates: Candidates,
+    mut events: mpsc::Receiver<ProviderEvent>,
+) -> LookedUp {
+    let (began, mut messages) = (Instant::now(), 0);
+    let mut first = (!candidates.is_empty()).then_some(Duration::ZERO);
     let end = began + LOOK_UP_PATIENCE;
     while let Ok(Some(event)) = timeout_at(end, events.recv()).await {
         match event {
-            ProviderEvent::Found { peer, addresses } => {
-                let addresses = addresses.iter().map(|address| address.to_vec().into_boxed_slice());
-                let holder = Holder::new(&peer.to_bytes(), addresses);
-                let is_new =
-                    |holder: &Holder| found.holders.iter().all(|one| one.id() != holder.id());
-                if let Some(holder) = holder.filter(is_new)
-                    && found.holders.len() < HOLDERS_MAX
-                {
-                    if found.holders.is_empty() {
-                        found.time = began.elapsed();
-                    }
-                    found.holders.push(holder);
-                }
+            ProviderEvent::Found { source, peer, addresses } => {
+                first.get_or_insert_with(|| began.elapsed());
+                candidates.add(source, (peer, addresses));
             }
             // A request and its answer.
-            ProviderEvent::Ended { requests } => found.messages = 2 * u64::from(requests),
+            ProviderEvent::Ended { requests } => messages = 2 * u64::from(requests),
         }
     }
-    if found.holders.is_empty() {
-        found.time = began.elapsed();
-    }
-    found
-}
-
-/// Follows a look-up in the index until its end. Returns all addresses that were named, in random
-/// order: any of them may be false, so no liar may decide which are dialed.
-pub(super) async fn addresses(mut events: mpsc::Receiver<ProviderEvent>) -> Vec<Multiaddr> {
-    let (mut all, end) = (HashSet::new(), Instant::now() + LOOK_UP_PATIENCE);
-    while let Ok(Some(event)) = timeout_at(end, events.recv()).await {
-        if let ProviderEvent::Found { addresses, .. } = event {
-            all.extend(addresses);
-        }
-    }
-    let mut all: Vec<Multiaddr> = all.into_iter().collect();
-    all.sort_by_cached_key(|_| getrandom::u64().unwrap_or(0));
-    all
+    LookedUp { candidates, messages, time: first.unwrap_or_else(|| began.elapsed()) }
 }
 
 /// The searches under way, by the names of their queries.

@@ -150,6 +150,7 @@ impl Shell {
             Err(ReadError::Changed) => self.files.changed.push(*file),
             Err(ReadError::Io(error)) => {
                 tracing::error!(%error, "a file cannot be read for a peer");
+                return Some(Input::Unread(peer, id));
             }
         }
         unsent

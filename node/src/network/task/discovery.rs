@@ -28,8 +28,8 @@ pub(super) const REFRESHES: [Duration; 4] =
 /// many answers of one peer name nine tenths of a network of 50 nodes.
 const RANDOM_KEYS: usize = 4;
 
-/// Most peers of one group in a bucket of the routing table. Identities are free, so one group could
-/// otherwise have all the peers that this node names for a key.
+/// Most peers of one group in a bucket of the routing table. Identities are free, so one group
+/// could otherwise have all the peers that this node names for a key.
 const BUCKET_GROUP_MAX: usize = 2;
 
 /// Most peers of one group in the routing table.
@@ -69,7 +69,9 @@ impl Task {
                 self.on_kademlia(*event);
             }
             Event::Heard(from, peers) => self.on_heard(&from, peers),
-            Event::Providers(query, providers) => self.on_providers(query, providers),
+            Event::Providers { query, from, providers } => {
+                self.on_providers(query, &from, providers);
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use crate::network::address::is_dialable;
 use crate::network::dials::without_peer;
 use crate::network::discovery::Named;
 use crate::network::group::address_group;
-use crate::network::handle::ProviderEvent;
+use crate::network::handle::{ProviderEvent, Source};
 
 /// Most look-ups at a time. Further ones end at once, without a result.
 const LOOKUPS_MAX: usize = 16;
@@ -25,9 +25,6 @@ const STORING_MAX: usize = 2;
 /// Most addresses of a record.
 const ADDRESSES_MAX: usize = 4;
 
-/// Most peers and addresses that are told of in a look-up.
-const TOLD_MAX: usize = 1_024;
-
 /// The queries of the index that are under way.
 #[derive(Default)]
 pub(super) struct Finding {
@@ -37,26 +34,13 @@ pub(super) struct Finding {
 
 struct Lookup {
     found: mpsc::Sender<ProviderEvent>,
-    local: PeerId,
-    /// The peers that were told of, and each of their addresses.
-    told: HashSet<(PeerId, Option<Multiaddr>)>,
 }
 
 impl Lookup {
-    /// Tells of a provider, and of each of its addresses once: who answers first may name a wrong
-    /// one. If the reader is slow, it misses some.
-    fn tell(&mut self, peer: PeerId, addresses: impl Iterator<Item = Multiaddr>) {
-        if peer == self.local || self.told.len() >= TOLD_MAX {
-            return;
-        }
-        let told = &mut self.told;
-        let is_new = told.insert((peer, None));
-        let addresses: Vec<Multiaddr> =
-            addresses.filter(|address| told.insert((peer, Some(address.clone())))).collect();
-        if is_new || !addresses.is_empty() {
-            // An error means that the channel is full or that nobody reads it.
-            let _ = self.found.try_send(ProviderEvent::Found { peer, addresses });
-        }
+    /// Tells of a provider. If the reader is slow, it misses some.
+    fn tell(&self, source: Source, peer: PeerId, addresses: Vec<Multiaddr>) {
+        // An error means that the channel is full or that nobody reads it.
+        let _ = self.found.try_send(ProviderEvent::Found { source, peer, addresses });
     }
 }
 
@@ -102,11 +86,10 @@ impl Task {
         if self.finding.lookups.len() >= LOOKUPS_MAX {
             return;
         }
-        let local = *self.swarm.local_peer_id();
-        let mut lookup = Lookup { found, local, told: HashSet::new() };
+        let lookup = Lookup { found };
         let kad = &mut self.swarm.behaviour_mut().discovery.kad;
         for (peer, addresses) in kad.store_mut().others(&key) {
-            lookup.tell(peer, addresses.into_iter());
+            lookup.tell(Source::Here, peer, addresses);
         }
         let query = kad.get_providers(RecordKey::new(&key));
         self.finding.lookups.insert(query, lookup);
@@ -114,12 +97,17 @@ impl Task {
     }
 
     /// A peer answered a look-up of this node.
-    pub(super) fn on_providers(&mut self, query: QueryId, providers: Vec<Named>) {
-        let Some(lookup) = self.finding.lookups.get_mut(&query) else { return };
-        for (peer, addresses) in providers {
+    pub(super) fn on_providers(&mut self, query: QueryId, from: &PeerId, providers: Vec<Named>) {
+        let Some(lookup) = self.finding.lookups.get(&query) else { return };
+        // Answers of peers that are gone already count as those of one group.
+        let address = self.peers.address(from);
+        let group = address.map(|address| address_group(address, self.private));
+        let source = Source::Group(group.unwrap_or_default());
+        let local = *self.swarm.local_peer_id();
+        for (peer, addresses) in providers.into_iter().filter(|(peer, _)| *peer != local) {
             let addresses = addresses.iter().map(without_peer);
             let fit = addresses.filter(|address| is_dialable(address, self.private));
-            lookup.tell(peer, fit.take(ADDRESSES_MAX));
+            lookup.tell(source, peer, fit.take(ADDRESSES_MAX).collect());
         }
     }
 
@@ -134,37 +122,5 @@ impl Task {
         if self.finding.lookups.is_empty() {
             self.swarm.behaviour_mut().gate.set_searching(false);
         }
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    /// Who answers first does not decide where a peer is.
-    #[test]
-    fn each_address_of_a_provider_is_told_once_whoever_names_it() {
-        let (found, mut told) = mpsc::channel(TOLD_MAX);
-        let (local, peer) = (PeerId::random(), PeerId::random());
-        let mut lookup = Lookup { found, local, told: HashSet::new() };
-        let address =
-            |port: usize| -> Multiaddr { format!("/ip4/1.1.1.1/tcp/{port}").parse().unwrap() };
-        let tell = |lookup: &mut Lookup, peer, ports: &[usize]| {
-            lookup.tell(peer, ports.iter().map(|port| address(*port)));
-        };
-        tell(&mut lookup, peer, &[1]);
-        tell(&mut lookup, peer, &[1, 2]);
-        tell(&mut lookup, peer, &[2, 1]);
-        tell(&mut lookup, local, &[3]);
-        let addresses = [1, 2].map(|port| vec![address(port)]);
-        for addresses in addresses {
-            assert_eq!(told.try_recv(), Ok(ProviderEvent::Found { peer, addresses }));
-        }
-        assert!(told.try_recv().is_err());
-        for port in 1..2 * TOLD_MAX {
-            tell(&mut lookup, PeerId::random(), &[port]);
-        }
-        assert_eq!(lookup.told.len(), TOLD_MAX + 1);
     }
 }

@@ -90,7 +90,7 @@ async fn who_has_an_object_is_found_by_its_key() {
             let mut looked_up = seeker.network.find_providers(key);
             while let Some(event) = looked_up.recv().await {
                 match event {
-                    ProviderEvent::Found { peer, addresses } => found = Some((peer, addresses)),
+                    ProviderEvent::Found { peer, addresses, .. } => found = Some((peer, addresses)),
                     ProviderEvent::Ended { requests } => assert!(requests <= 2, "{requests}"),
                 }
             }

@@ -76,7 +76,7 @@ impl Engine {
 
     /// Whether any peer has a collection of this node open too and does not claim all of its
     /// `segments`, so that it may want something of it.
-    pub(in crate::swarm) fn is_sought(&self, number: CollectionNumber, segments: u64) -> bool {
+    pub(in crate::swarm) fn needs_holders(&self, number: CollectionNumber, segments: u64) -> bool {
         let using = self.links.iter().filter(|(_, link)| link.number(number).is_some());
         let mut held = using.map(|(peer, _)| {
             self.census.get(*peer).map_or(0, |holder| holder.whole_segments(number))
@@ -237,6 +237,17 @@ impl Engine {
             }
         }
         self.send_knowing(segment.collection, &SyncMessage::NotKept(segment));
+    }
+
+    /// An open segment is not fetched any more for now. Peers that heard of its chunks hear that
+    /// none of it is here.
+    pub(in crate::swarm) fn close_segment(&mut self, segment: SegmentId) {
+        let open = self.downloads.segments().get(segment);
+        let is_told = open.is_some_and(|open| open.missing() < open.chunks());
+        self.downloads.remove_segment(segment);
+        if is_told {
+            self.withdraw(segment);
+        }
     }
 
     /// Whether any chunk of a segment may be here.

@@ -8,7 +8,9 @@ use ledger::file::{FileDescriptor, FileHead, SEGMENT_BYTES};
 use ledger::hash::{FileId, Hash};
 use ledger::units::SegmentIndex;
 
+use super::chunks_max;
 use crate::ids::PeerId;
+use crate::swarm::census::Holder;
 use crate::swarm::engine::Engine;
 use crate::swarm::heads::Heads;
 use crate::swarm::input::ByteRange;
@@ -21,10 +23,32 @@ use crate::swarm::segments::{OPEN_SEGMENTS_MAX, Segment};
 /// the next ones come.
 const HEADS_MAX: usize = 8;
 
-/// How often a fetch is announced to peers while none of them has any of the file.
+/// How often peers are told of a fetch while none of them has any of the file, or it is stalled.
 const ANNOUNCE: Duration = Duration::from_secs(30);
 
-/// The fetch of a file, whole or in parts.
+/// A fetch is stalled if fewer than [`PROGRESS`] bytes arrive in this time, whatever peers claim.
+/// Then holders are looked for beyond the connected peers. A shorter time would look for holders
+/// while honest ones have no upload slot yet.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Bytes that must arrive within [`STALL`]: eight chunks. So a peer that gives a chunk now and then
+/// does not end the search for others.
+const PROGRESS: u64 = 1 << 20;
+
+/// A stalled fetch gives its place to one that waits after this time. A shorter time would close
+/// files before holders that were just found are connected and have a slot.
+const STUCK: Duration = Duration::from_secs(300);
+
+/// An open segment.
+#[derive(Debug)]
+struct Begun {
+    /// The hashes of its chunks.
+    head: FileHead,
+    /// When it was opened, and then when its last chunk arrived.
+    chunk_at: Duration,
+}
+
+/// A part of a file that is fetched.
 #[derive(Debug, Default)]
 pub(super) struct Fetch {
     /// The wanted ranges, until the length of the file is known.
@@ -35,18 +59,27 @@ pub(super) struct Fetch {
     missing: SegmentRanges,
     /// Segments that an earlier run began, until they begin here.
     found: BTreeMap<SegmentIndex, (FileHead, Vec<bool>)>,
-    /// The open segments, with the hashes of their chunks.
-    begun: BTreeMap<SegmentIndex, FileHead>,
-    /// Chunks that were lost from segments which were whole.
-    lost: BTreeMap<SegmentIndex, BTreeSet<u32>>,
+    begun: BTreeMap<SegmentIndex, Begun>,
+    /// Of segments that are not open, the chunks that are here, if some are and some are not: of
+    /// those that were whole and lost a chunk, and of those that were closed. 128 bytes for each.
+    partial: BTreeMap<SegmentIndex, Vec<bool>>,
     pub(super) heads: Heads,
+    /// Peers that were late with a head, or claim a segment of which no chunk came in time, and
+    /// that have sent no chunk since. What others claim is fetched first.
+    silent: BTreeSet<PeerId>,
     /// The peers that sent chunks.
     pub(super) suppliers: BTreeSet<PeerId>,
     /// The rate of chunks. An average over at least 16 of them keeps it steady.
     pub(super) meter: Meter<16>,
     /// When the last chunk arrived.
     pub(super) last_chunk_at: Option<Duration>,
-    /// When it was last announced to peers, while none of them has any of the file.
+    /// Since when fewer than [`PROGRESS`] bytes have arrived. `None` while nothing is fetched.
+    pub(super) progress_at: Option<Duration>,
+    /// Bytes that have arrived since then.
+    progress_bytes: u64,
+    /// When it lost its place to another fetch the last time.
+    pub(super) stopped_at: Option<Duration>,
+    /// When peers were told of it last, or were not because it went on.
     announced_at: Option<Duration>,
     /// Whether peers may be asked for heads that nobody could be asked for before.
     pub(super) is_due: bool,
@@ -62,6 +95,7 @@ impl Fetch {
             found.into_iter().map(|(head, here)| (SegmentIndex(head.index()), (head, here)));
         self.found.extend(found);
         (self.is_due, self.is_done) = (true, false);
+        (self.progress_at, self.stopped_at) = (None, None);
     }
 
     /// These segments are here, whoever brought them.
@@ -98,25 +132,53 @@ impl Fetch {
 
     /// The head of an open segment.
     pub(super) fn begun(&self, segment: SegmentIndex) -> Option<&FileHead> {
-        self.begun.get(&segment)
+        self.begun.get(&segment).map(|begun| &begun.head)
     }
 
     pub(super) fn chunk_hash(&self, id: ChunkId) -> Option<Hash> {
-        let head = self.begun.get(&id.segment.index)?;
-        head.chunks.get(usize::try_from(id.chunk).ok()?).copied()
+        let begun = self.begun.get(&id.segment.index)?;
+        begun.head.chunks.get(usize::try_from(id.chunk).ok()?).copied()
     }
 
-    pub(super) fn on_chunk(&mut self, from: PeerId, bytes: u64, now: Duration) {
+    pub(super) fn on_chunk(&mut self, from: PeerId, id: ChunkId, bytes: u64, now: Duration) {
         self.suppliers.insert(from);
+        self.silent.remove(&from);
+        if let Some(begun) = self.begun.get_mut(&id.segment.index) {
+            begun.chunk_at = now;
+        }
         if let Some(since) = self.last_chunk_at.replace(now) {
             self.meter.add(bytes, now.saturating_sub(since));
         }
+        self.progress_bytes = self.progress_bytes.saturating_add(bytes);
+        if self.progress_bytes >= PROGRESS {
+            (self.progress_at, self.progress_bytes) = (Some(now), 0);
+        }
+    }
+
+    /// Since when almost nothing has arrived, if that is long.
+    pub(super) fn stuck_since(&self, now: Duration) -> Option<Duration> {
+        self.progress_at.filter(|at| at.saturating_add(STUCK) <= now)
+    }
+
+    /// Whether it may take the place of a fetch that is stuck: it never had one, or lost its own
+    /// long ago.
+    pub(super) fn is_next(&self, now: Duration) -> bool {
+        self.stopped_at.is_none_or(|at| at.saturating_add(STUCK) <= now)
+    }
+
+    /// Whether almost nothing has arrived for a while.
+    pub(super) fn is_stalled(&self, now: Duration) -> bool {
+        self.progress_at.is_some_and(|at| at.saturating_add(STALL) <= now)
     }
 
     pub(super) fn on_lost(&mut self, engine: &Engine, id: ChunkId) {
         let index = id.segment.index;
         if engine.segments().get(id.segment).is_none() && self.wanted.contains(index) {
-            self.lost.entry(index).or_default().insert(id.chunk);
+            let all = || vec![true; chunks_max() as usize];
+            let here = self.partial.entry(index).or_insert_with(all);
+            if let Some(is_here) = usize::try_from(id.chunk).ok().and_then(|at| here.get_mut(at)) {
+                *is_here = false;
+            }
             self.missing.insert(SegmentRange { first: index, last: index });
             (self.is_due, self.is_done) = (true, false);
         }
@@ -124,6 +186,7 @@ impl Fetch {
 
     pub(super) fn on_closed(&mut self, peer: PeerId) {
         self.heads.on_closed(peer);
+        self.silent.remove(&peer);
         self.is_due = true;
     }
 
@@ -138,26 +201,23 @@ impl Fetch {
     ) {
         let index = SegmentIndex(head.index());
         let chunks = u32::try_from(head.chunks.len()).unwrap_or(u32::MAX);
-        let kept = self.lost.remove(&index);
-        let kept = kept.map(|lost| (0..chunks).map(|chunk| !lost.contains(&chunk)).collect());
-        let here: Vec<bool> = kept.unwrap_or_else(|| here.to_vec());
+        let here = self.partial.remove(&index).unwrap_or_else(|| here.to_vec());
         let bytes = head.descriptor.segment_bytes(index.0);
         engine.add_segment(Segment::new(number.segment(index), bytes, chunks, &here));
         self.missing.remove(index);
-        self.begun.insert(index, head);
+        self.begun.insert(index, Begun { head, chunk_at: engine.now });
     }
 
     /// Stops fetching for now. What is here of open segments is remembered.
     pub(super) fn suspend(&mut self, engine: &Engine, number: CollectionNumber) {
-        for (index, head) in std::mem::take(&mut self.begun) {
+        for (index, Begun { head, .. }) in std::mem::take(&mut self.begun) {
             self.missing.insert(SegmentRange { first: index, last: index });
-            let open = engine.segments().get(number.segment(index));
-            let here = (0u32..).take(head.chunks.len());
-            let here = here.map(|chunk| open.is_some_and(|open| open.has(chunk))).collect();
+            let here = chunks_here(engine, number, &head);
             self.found.insert(index, (head, here));
         }
         self.heads.keep_only(|_| false);
-        self.is_due = true;
+        (self.is_due, self.progress_at) = (true, None);
+        self.stopped_at = Some(engine.now);
     }
 
     /// Puts complete segments in their place, begins those that an earlier run left, and asks for
@@ -175,6 +235,9 @@ impl Fetch {
             self.resolve(engine, number, descriptor);
         }
         self.place(engine, number);
+        if self.progress_at.is_none() {
+            (self.progress_at, self.progress_bytes) = (Some(engine.now), 0);
+        }
         if engine.paused_until(number).is_some() {
             return;
         }
@@ -187,12 +250,19 @@ impl Fetch {
         }
         self.is_done =
             self.unresolved.is_empty() && self.missing.is_empty() && self.begun.is_empty();
+        if self.is_done {
+            self.progress_at = None;
+        }
     }
 
     pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
         let announced = self.announced_at.filter(|_| !self.is_done);
-        let again = announced.map(|at| at.saturating_add(ANNOUNCE)).filter(|at| *at > now);
-        again.into_iter().chain(self.heads.deadline(now)).min()
+        // When it is told again is also when a stalled fetch is looked at again.
+        let again = announced.map(|at| at.saturating_add(ANNOUNCE));
+        let stalls = self.progress_at.filter(|_| !self.is_done);
+        let stalls = stalls.map(|at| at.saturating_add(STALL));
+        let times = again.into_iter().chain(stalls).filter(|at| *at > now);
+        times.chain(self.heads.deadline(now)).min()
     }
 
     /// Announces the fetch again, since the first message may have been dropped.
@@ -202,8 +272,9 @@ impl Fetch {
             return;
         }
         self.announced_at = Some(engine.now);
+        self.is_due |= self.is_stalled(engine.now);
         let is_known = engine.census.peers().any(|(_, holder)| holder.knows(number));
-        if !is_known {
+        if !is_known || self.is_stalled(engine.now) {
             engine.open_again(number);
         }
     }
@@ -234,31 +305,72 @@ impl Fetch {
         }
     }
 
-    /// Asks for heads, each from a peer that claims any chunk of the segment.
+    /// Asks for heads, each from a peer that claims any chunk of the segment. A late head leaves
+    /// its place to those that other peers may give.
     fn ask(&mut self, engine: &mut Engine, number: CollectionNumber, id: FileId, is_known: bool) {
-        let asked = self.heads.asked();
-        let late = asked.filter(|index| self.heads.is_late(*index, engine.now));
-        let late: Vec<SegmentIndex> = late.collect();
+        self.silent.extend(self.heads.take_late(engine.now));
         if !is_known {
-            // The file may have no such segment, although a peer claims it.
-            self.heads.keep_only(|index| !late.contains(&index));
             return self.ask_first(engine, number, id);
-        }
-        for index in late {
-            self.ask_for(engine, number, id, index);
         }
         let mut free = self.missing.clone();
         for index in self.heads.asked() {
             free.remove(index);
         }
+        self.close_idle(engine, number, &free);
         while self.heads.count() < HEADS_MAX
             && self.heads.count().saturating_add(self.begun.len()) < OPEN_SEGMENTS_MAX
         {
-            let holders = engine.census.peers();
-            let firsts = holders.filter_map(|(_, holder)| holder.first_of(number, &free));
-            let Some(index) = firsts.min() else { return };
+            let Some((_, index)) = self.next_of(engine, number, &free) else { return };
             free.remove(index);
             self.ask_for(engine, number, id, index);
+        }
+    }
+
+    /// The first of these segments that a peer claims, and whether all that claim it are silent:
+    /// one that other peers claim comes first.
+    fn next_of(
+        &self,
+        engine: &Engine,
+        number: CollectionNumber,
+        segments: &SegmentRanges,
+    ) -> Option<(bool, SegmentIndex)> {
+        let firsts = engine.census.peers().filter_map(|(peer, holder)| {
+            let first = holder.first_of(number, segments)?;
+            Some((self.silent.contains(&peer), first))
+        });
+        firsts.min()
+    }
+
+    /// If no more segments may be open and the fetch is stalled, closes those of which no chunk
+    /// comes, as long as other peers claim one of the `others`. Whoever gives true heads and no
+    /// chunks would keep all places otherwise.
+    fn close_idle(
+        &mut self,
+        engine: &mut Engine,
+        number: CollectionNumber,
+        others: &SegmentRanges,
+    ) {
+        if self.begun.len() < OPEN_SEGMENTS_MAX || !self.is_stalled(engine.now) {
+            return;
+        }
+        let is_idle = |begun: &Begun| begun.chunk_at.saturating_add(STALL) <= engine.now;
+        let idle = self.begun.iter().filter(|(_, begun)| is_idle(begun));
+        let idle: Vec<SegmentIndex> = idle.map(|(index, _)| *index).collect();
+        let claims =
+            |holder: &Holder| idle.iter().any(|index| holder.has_any(number.segment(*index)));
+        let claiming = engine.census.peers().filter(|(_, holder)| claims(holder));
+        self.silent.extend(claiming.map(|(peer, _)| peer));
+        if self.next_of(engine, number, others).is_none_or(|(is_silent, _)| is_silent) {
+            return;
+        }
+        for index in idle {
+            let Some(Begun { head, .. }) = self.begun.remove(&index) else { continue };
+            let here = chunks_here(engine, number, &head);
+            if here.contains(&true) {
+                self.partial.insert(index, here);
+            }
+            self.missing.insert(SegmentRange { first: index, last: index });
+            engine.close_segment(number.segment(index));
         }
     }
 
@@ -281,15 +393,16 @@ impl Fetch {
         });
         let best = claims.min_by_key(|(peer, index)| {
             let (unanswered, last) = self.heads.rank(*peer);
-            (unanswered, *index != first, *index, last)
+            let is_silent = self.silent.contains(peer);
+            (is_silent, unanswered, *index != first, *index, last)
         });
         if let Some((peer, index)) = best {
             self.request(engine, peer, id, index);
         }
     }
 
-    /// Asks one peer for a head: of those that claim any chunk of the segment, one with the fewest
-    /// unanswered requests in a row.
+    /// Asks one peer for a head: of those that claim any chunk of the segment, one that is not
+    /// silent if there is one, and of these one with the fewest unanswered requests in a row.
     fn ask_for(
         &mut self,
         engine: &mut Engine,
@@ -299,10 +412,8 @@ impl Fetch {
     ) {
         let holders = engine.census.peers();
         let holding = holders.filter(|(_, holder)| holder.has_any(number.segment(index)));
-        let Some(peer) = holding.map(|(peer, _)| peer).min_by_key(|peer| self.heads.rank(*peer))
-        else {
-            return;
-        };
+        let rank = |peer: &PeerId| (self.silent.contains(peer), self.heads.rank(*peer));
+        let Some(peer) = holding.map(|(peer, _)| peer).min_by_key(rank) else { return };
         self.request(engine, peer, id, index);
     }
 
@@ -329,6 +440,13 @@ impl Fetch {
         let lacking = lacking.fold(bytes_of(&self.missing, descriptor), u64::saturating_add);
         (wanted, wanted.saturating_sub(lacking))
     }
+}
+
+/// For each chunk of an open segment, whether it is here.
+fn chunks_here(engine: &Engine, number: CollectionNumber, head: &FileHead) -> Vec<bool> {
+    let open = engine.segments().get(number.segment(SegmentIndex(head.index())));
+    let chunks = (0u32..).take(head.chunks.len());
+    chunks.map(|chunk| open.is_some_and(|open| open.has(chunk))).collect()
 }
 
 /// Bytes of these segments.

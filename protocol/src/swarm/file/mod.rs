@@ -23,12 +23,15 @@ use super::engine::Engine;
 use super::expected::file_chunk;
 use super::history::answers::HEAD_COST;
 use super::input::{ByteRange, HeldFile};
-use super::message::{ChunkId, CollectionNumber, SyncMessage};
-use super::ranges::SegmentRanges;
+use super::message::{ChunkId, CollectionNumber, SegmentId, SyncMessage};
+use super::ranges::{SegmentRange, SegmentRanges};
 use crate::ids::PeerId;
 use crate::offence::Offence;
 use fetch::Fetch;
 pub use report::FileReport;
+
+/// How long a segment is not served after a chunk of it could not be read.
+const UNREAD: Duration = Duration::from_secs(30);
 
 /// Who knows which segments of a file are here.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ struct File {
     place: Place,
     /// What is wanted of it, or was.
     fetch: Option<Fetch>,
+    /// Whole segments that could not be read. They are here again in a while.
+    unread: SegmentRanges,
     /// Bytes of its chunks that were sent before it was closed the last time.
     served_bytes: u64,
 }
@@ -65,6 +70,10 @@ pub(super) struct Kind {
     open: BTreeMap<CollectionNumber, FileId>,
     /// When files that have no place are looked at again.
     places_at: Option<Duration>,
+    /// When fetches that wait for their turn are looked at again.
+    turns_at: Option<Duration>,
+    /// When the segments that could not be read count as here again.
+    unread_until: Option<Duration>,
     /// Whether a file has become whole, so that nobody may need its collection any more. It is
     /// closed with the next input: the driver has yet to store the last chunk.
     has_news: bool,
@@ -80,6 +89,7 @@ impl Kind {
             descriptor,
             place: Place::Closed(SegmentRanges::default()),
             fetch: None,
+            unread: SegmentRanges::default(),
             served_bytes: 0,
         });
         file.descriptor = file.descriptor.or(descriptor);
@@ -155,7 +165,7 @@ impl Kind {
     /// A missing chunk has arrived.
     pub(super) fn on_chunk(&mut self, engine: &Engine, from: PeerId, id: ChunkId, bytes: u64) {
         if let Some(fetch) = self.fetch_mut(id.segment.collection) {
-            fetch.on_chunk(from, bytes, engine.now);
+            fetch.on_chunk(from, id, bytes, engine.now);
             self.fetched_bytes = self.fetched_bytes.saturating_add(bytes);
         }
     }
@@ -165,6 +175,34 @@ impl Kind {
     pub(super) fn on_lost(&mut self, engine: &Engine, id: ChunkId) {
         if let Some(fetch) = self.fetch_mut(id.segment.collection) {
             fetch.on_lost(engine, id);
+        }
+    }
+
+    /// A chunk for a peer could not be read this time. Returns whether its segment was whole. Then
+    /// the segment is not served for a while: the disk may recover, and peers ask others meanwhile.
+    pub(super) fn on_unread(&mut self, engine: &Engine, segment: SegmentId) -> bool {
+        let SegmentId { collection, index } = segment;
+        let whole = engine.collection(collection).map(|collection| &collection.whole);
+        let is_whole = whole.is_some_and(|whole| whole.contains(index));
+        let Some(file) = self.file_mut(collection).filter(|_| is_whole) else { return false };
+        file.unread.insert(SegmentRange { first: index, last: index });
+        self.unread_until.get_or_insert(engine.now.saturating_add(UNREAD));
+        true
+    }
+
+    /// Serves what could not be read again, if its time is over.
+    fn restore_unread(&mut self, engine: &mut Engine) {
+        if self.unread_until.take_if(|at| *at <= engine.now).is_none() {
+            return;
+        }
+        for file in self.files.values_mut() {
+            let unread = std::mem::take(&mut file.unread);
+            match &mut file.place {
+                Place::Closed(known) => unread.iter().for_each(|range| known.insert(range)),
+                Place::Open(number) => {
+                    unread.iter().for_each(|range| engine.on_whole(*number, range));
+                }
+            }
         }
     }
 
@@ -192,6 +230,7 @@ impl Kind {
         if std::mem::take(&mut self.has_news) {
             self.close_unused(engine);
         }
+        self.restore_unread(engine);
         self.open_fetched(engine);
         self.open_asked(engine);
         let open: Vec<(CollectionNumber, FileId)> =
@@ -213,7 +252,8 @@ impl Kind {
         let fetched = self.files.values().filter(|file| matches!(file.place, Place::Open(_)));
         let fetches = fetched.filter_map(|file| file.fetch.as_ref());
         let heads = fetches.filter_map(|fetch| fetch.deadline(now)).min();
-        heads.into_iter().chain(self.places_at).min()
+        let times = [heads, self.places_at, self.turns_at, self.unread_until];
+        times.into_iter().flatten().min()
     }
 
     /// A peer asks for the head of a segment.

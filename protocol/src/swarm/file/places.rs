@@ -6,6 +6,7 @@ use std::time::Duration;
 use ledger::file::CHUNK_BYTES;
 use ledger::hash::FileId;
 
+use super::fetch::Fetch;
 use super::{Kind, Place, chunks_max};
 use crate::swarm::classes::Class;
 use crate::swarm::engine::{Collection, Engine};
@@ -20,26 +21,36 @@ pub(super) const FETCHES_MAX: usize = 32;
 /// A file that is only served keeps its place for this long after its last chunk was sent, if other
 /// files wait for a place. So a peer that fetches nothing keeps no places.
 const IDLE: Duration = Duration::from_secs(30);
-/// How often files that wait for a place are looked at.
+/// How often files that wait for a place, and fetches that wait for their turn, are looked at.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Kind {
-    /// Opens the files that are to be fetched.
+    /// Opens the files that are to be fetched. While more wait than there are places, they take
+    /// turns with fetches that are stuck.
     pub(super) fn open_fetched(&mut self, engine: &mut Engine) {
         let is_closed = |id: &FileId| {
             let file = self.files.get(id);
             file.is_some_and(|file| matches!(file.place, Place::Closed(_)))
         };
         let fetched = self.files.iter().filter(|(_, file)| file.is_fetched());
-        let (waiting, open): (Vec<FileId>, Vec<FileId>) =
+        let (mut waiting, open): (Vec<FileId>, Vec<FileId>) =
             fetched.map(|(id, _)| *id).partition(is_closed);
+        // Those that had no place yet come first, and then the one that lost it longest ago.
+        waiting.sort_by_key(|id| self.fetch(id).and_then(|fetch| fetch.stopped_at));
         for id in open {
             if let Some(Place::Open(number)) = self.files.get(&id).map(|file| &file.place) {
                 engine.set_announced(*number, true);
             }
         }
         let count = self.files.values().filter(|file| file.is_fetched()).count();
-        let room = FETCHES_MAX.saturating_sub(count.saturating_sub(waiting.len()));
+        let mut room = FETCHES_MAX.saturating_sub(count.saturating_sub(waiting.len()));
+        self.turns_at = (waiting.len() > room).then(|| engine.now.saturating_add(RETRY));
+        if self.turns_at.is_some() {
+            let next = waiting.first().and_then(|id| self.fetch(id));
+            if next.is_some_and(|next| next.is_next(engine.now)) && self.close_stuck(engine) {
+                room = room.saturating_add(1);
+            }
+        }
         for id in waiting.into_iter().take(room) {
             if !self.has_room(engine) {
                 self.places_at = Some(engine.now.saturating_add(RETRY));
@@ -57,7 +68,9 @@ impl Kind {
         let mut asked: Vec<FileId> = engine.asked().map(|id| FileId(id.0)).collect();
         asked.sort_unstable();
         asked.dedup();
-        for id in asked.into_iter().filter(|id| self.files.contains_key(id)).collect::<Vec<_>>() {
+        // Fetches wait for their turn, whoever asks for what is here of them.
+        let is_served = |id: &FileId| self.files.get(id).is_some_and(|file| !file.is_fetched());
+        for id in asked.into_iter().filter(is_served).collect::<Vec<_>>() {
             if !self.has_room(engine) {
                 self.places_at = Some(engine.now.saturating_add(RETRY));
                 return;
@@ -80,11 +93,24 @@ impl Kind {
         let unused = self.open.iter().filter(|(number, id)| {
             let Some(file) = self.files.get(id) else { return false };
             let segments = file.descriptor.map_or(0, |descriptor| descriptor.segments());
-            !file.is_fetched() && !engine.is_sought(**number, segments)
+            !file.is_fetched() && !engine.needs_holders(**number, segments)
         });
         for number in unused.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.close(engine, number);
         }
+    }
+
+    fn fetch(&self, id: &FileId) -> Option<&Fetch> {
+        self.files.get(id)?.fetch.as_ref().filter(|fetch| !fetch.is_done)
+    }
+
+    /// Closes the fetch that is stuck for longest, if one is stuck.
+    fn close_stuck(&mut self, engine: &mut Engine) -> bool {
+        let since = |id| self.fetch(id)?.stuck_since(engine.now);
+        let stuck = self.open.iter().filter_map(|(number, id)| Some((since(id)?, *number)));
+        let Some((_, number)) = stuck.min() else { return false };
+        self.close(engine, number);
+        true
     }
 
     fn open(&mut self, engine: &mut Engine, id: FileId, is_announced: bool) {

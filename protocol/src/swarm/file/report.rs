@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ledger::hash::FileId;
 
-use super::fetch::bytes_of;
+use super::fetch::{Fetch, bytes_of};
 use super::places::FETCHES_MAX;
 use super::{File, Kind, Place};
 use crate::swarm::engine::Engine;
@@ -34,8 +34,8 @@ pub struct FileReport {
     pub holders: u64,
     /// Whether everything that is wanted is here.
     pub is_done: bool,
-    /// Whether other holders may help: no connected peer has sent any of it for a while, whatever
-    /// they claim.
+    /// Whether other holders may help: no connected peer claims any of it, or none has sent any for
+    /// 5 s, or almost nothing has arrived for a minute, whatever they claim.
     pub needs_holders: bool,
     /// Why no chunk arrives, if none does.
     pub reason: Option<String>,
@@ -99,16 +99,21 @@ impl File {
         holding.count() as u64
     }
 
-    /// The time since the last chunk, or since the start of the clock if none has come.
+    /// The time since the last chunk, or since the fetch began if none has come.
     fn quiet(&self, engine: &Engine) -> Duration {
         let last = self.fetch.as_ref().and_then(|fetch| fetch.last_chunk_at);
-        engine.now.saturating_sub(last.unwrap_or_default())
+        let begun = || self.fetch.as_ref().and_then(|fetch| fetch.progress_at);
+        engine.now.saturating_sub(last.or_else(begun).unwrap_or(engine.now))
     }
 
-    /// Whether it is fetched and nothing of it arrives, although disk and places would allow it.
+    /// A file that waits for a place or for the disk could take nothing of holders.
     fn needs_holders(&self, engine: &Engine) -> bool {
         let Place::Open(number) = self.place else { return false };
-        self.is_fetched() && engine.paused_until(number).is_none() && self.quiet(engine) > QUIET
+        let fetch = self.fetch.as_ref().filter(|fetch| !fetch.is_done);
+        let lacks = |fetch: &Fetch| {
+            self.holders(engine) == 0 || self.quiet(engine) > QUIET || fetch.is_stalled(engine.now)
+        };
+        engine.paused_until(number).is_none() && fetch.is_some_and(lacks)
     }
 
     /// Why no chunk arrives.

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 mod hostile;
+mod liars;
 
 use ledger::codec;
 use ledger::file::{CHUNK_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, segment_leaf};
@@ -12,7 +13,7 @@ use super::*;
 use crate::swarm::message::{CollectionId, Holdings, Update};
 use crate::swarm::segments::OPEN_SEGMENTS_MAX;
 use crate::swarm::tests::{genesis_state, sync};
-use crate::swarm::{CollectionKind, Input, Swarm};
+use crate::swarm::{CollectionKind, Input, SegmentRange, Swarm};
 
 const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
@@ -76,6 +77,18 @@ impl Node {
         self.give(Input::Message(from, codec::encode(message)))
     }
 
+    /// Lets time pass, and gives the machine each of its deadlines.
+    fn wait(&mut self, time: Duration) -> Vec<Effect> {
+        let (end, mut effects) = (self.now + time, Vec::new());
+        while let Some(at) = self.swarm.deadline().filter(|at| *at < end) {
+            self.now = at.max(self.now + Duration::from_millis(1));
+            effects.extend(self.give(Input::Time));
+        }
+        self.now = end;
+        effects.extend(self.give(Input::Time));
+        effects
+    }
+
     fn elapse(&mut self, time: Duration) -> Vec<Effect> {
         self.now += time;
         self.give(Input::Time)
@@ -83,9 +96,15 @@ impl Node {
 
     /// A peer opens the file and claims the first `segments`.
     fn claim(&mut self, from: PeerId, made: &Made, segments: u64) -> Vec<Effect> {
+        self.claim_range(from, made, 0, segments - 1)
+    }
+
+    /// A peer opens the file and claims the segments from `first` to `last`.
+    fn claim_range(&mut self, from: PeerId, made: &Made, first: u64, last: u64) -> Vec<Effect> {
         let id = CollectionId(made.id.0);
         let mut effects = self.say(from, &SyncMessage::Open(THEIRS, id));
-        let whole = SegmentRanges::before(SegmentIndex(segments));
+        let mut whole = SegmentRanges::default();
+        whole.insert(SegmentRange { first: SegmentIndex(first), last: SegmentIndex(last) });
         let holdings = Holdings { whole, open: Vec::new(), nonce: from.0 };
         effects.extend(self.say(from, &SyncMessage::Holdings(THEIRS, holdings)));
         effects
