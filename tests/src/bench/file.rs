@@ -1,34 +1,39 @@
 //! How fast nodes fetch a file from those that share it, by the commands `share` and `get`.
 //!
 //! All nodes have the same short chain, which stands still, so nothing but the file moves. They are
-//! connected before the first `get` begins, so the time has no search for holders in it.
+//! connected before the first `get` begins: the time is that from the first holder found. How long
+//! it takes to find one is measured afterwards, by a newcomer that knows one address: that of a
+//! guide, which is connected to all others and has no files.
 
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::aria2::{self, Payload};
 use super::chain::{MadeChain, Recipe};
 use super::folder::{folder, in_folder, take_turn};
 use super::links::{bound_of, patience, rates};
 use super::measure::OtherRun;
-use super::nodes::{Node, Place, Programs, Role, addresses};
+use super::nodes::{Node, Place, Programs, Role, addresses, await_links};
 use super::options::{self, Swarm, Tool};
-use super::topology::{self, Topology};
+use super::topology::{self, Rates, Topology};
 use super::{print_line, say, stop};
-use crate::story::Process;
+use crate::story::{Process, call_operator};
 
 const TICK: Duration = Duration::from_millis(20);
-/// How long nodes may take until each is connected to all others.
-const READY: Duration = Duration::from_secs(60);
+/// How long a newcomer may take to find a holder.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Names of the nodes that neither share nor fetch the file.
+const GUIDE: &str = "guide";
+const NEWCOMER: &str = "newcomer";
 /// Bytes of a chunk of a file, and of aria2's pieces.
 const CHUNK_BYTES: usize = 128 << 10;
 /// The file's name in the folder of the bench; its length is part of it.
@@ -41,8 +46,8 @@ struct Run {
     seconds: f64,
     bound_seconds: Option<f64>,
     ratio: Option<f64>,
-    /// Time to look for holders: none, since all nodes are connected before.
-    lookup_seconds: f64,
+    #[serde(flatten)]
+    look_up: LookUp,
     /// Bytes that the seeds sent, in copies of the file; `None` on loopback.
     seed_copies: Option<f64>,
     /// What all leechers together receive.
@@ -52,6 +57,16 @@ struct Run {
     peak_rss_mib: f64,
     /// The fewest and the most peers that sent chunks to a leecher.
     peers: (u64, u64),
+}
+
+/// How soon a holder is found. No part of the time of the fetches.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct LookUp {
+    /// From the `get` of a newcomer, which was told only of a node without files, until the first
+    /// holder has told it the length of the file. On a small network it connects to all nodes.
+    lookup_seconds: f64,
+    /// A look-up in the index alone.
+    index_seconds: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -128,7 +143,9 @@ fn report(options: &options::File, ours: &[Run], others: &[OtherRun]) -> anyhow:
     let Run { seconds, ratio, mib_per_second, mib_per_cpu_second, peak_rss_mib, .. } = run;
     println!(
         "{seconds:.2} s, {ratio:?} of the least time, {mib_per_second:.0} MiB/s, \
-         {mib_per_cpu_second:.0} MiB per processor second, {peak_rss_mib:.0} MiB of memory"
+         {mib_per_cpu_second:.0} MiB per processor second, {peak_rss_mib:.0} MiB of memory; a \
+         newcomer found a holder after {:.2} s",
+        run.look_up.lookup_seconds
     );
     if let Some(vs) = report.vs {
         println!("aria2: {:.2} s, {:?} of the least time", vs.run.seconds, vs.run.ratio);
@@ -167,7 +184,9 @@ struct Session<'a> {
     payload: &'a Payload,
     programs: &'a Programs,
     height: u64,
+    /// The seeds, the leechers, and the guide.
     nodes: Vec<Node>,
+    newcomer: Node,
     topology: Topology,
 }
 
@@ -180,29 +199,33 @@ impl<'a> Session<'a> {
         programs: &'a Programs,
         folder: &Path,
     ) -> anyhow::Result<Self> {
-        let rates = rates(swarm);
+        let mut rates = rates(swarm);
+        rates.extend([Rates { up: swarm.leech_up, down: swarm.down }; 2]);
         let topology = match options.loopback {
             true => Topology::loopback(rates.len()),
             false => Topology::shaped(&rates, !options.no_offload),
         }?;
         let seeds = (1..=options.seeds).map(|number| format!("seed{number}"));
         let leechers = (1..=options.leechers).map(|number| format!("leecher{number}"));
-        let names = seeds.chain(leechers);
+        let names = seeds.chain(leechers).chain([GUIDE, NEWCOMER].map(str::to_owned));
         let mut places: Vec<Place> =
             names.map(|name| Place::new(name, Role::Seed)).collect::<Result<_, _>>()?;
-        places.iter_mut().for_each(|place| place.shares_files = true);
+        places.iter_mut().for_each(|place| place.shares_files = place.name != GUIDE);
         let addresses = addresses(&places, &topology.hosts)?;
+        let knows = |place: &Place, other: &Place| match &*place.name {
+            NEWCOMER => other.name == GUIDE,
+            name => other.name != name && other.name != NEWCOMER,
+        };
         let mut nodes = Vec::new();
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
-            let others = places.iter().zip(&addresses);
-            let others = others.filter(|(other, _)| other.name != place.name);
+            let others = places.iter().zip(&addresses).filter(|(other, _)| knows(place, other));
             let peers = others.map(|(_, address)| address.clone()).collect();
             let home = place.furnish(folder, host, peers, chain)?;
             nodes.push(Node::new(place, index, home));
             stop::check()?;
         }
-        let height = chain.facts.height;
-        Ok(Self { options, swarm, payload, programs, height, nodes, topology })
+        let (height, newcomer) = (chain.facts.height, nodes.pop().context("the last one")?);
+        Ok(Self { options, swarm, payload, programs, height, nodes, newcomer, topology })
     }
 
     fn run(mut self) -> anyhow::Result<Run> {
@@ -211,11 +234,12 @@ impl<'a> Session<'a> {
             node.watch(programs, &hosts[node.host])?;
             node.start(programs, &hosts[node.host], &self.options.common.node_log)?;
         }
-        self.await_links()?;
+        await_links(&mut self.nodes, self.height)?;
         let seeds = usize::from(self.options.seeds);
         let mut link = String::new();
         for index in 0..seeds {
-            let shared = self.share(index)?;
+            let file = self.payload.file.to_string_lossy();
+            let shared = self.nodes[index].answer(programs, &["share", "--json", &file])?;
             link = shared["link"].as_str().context("`share` prints a link")?.to_owned();
         }
         let sent = |session: &Self| session.topology.sent_by(0..seeds);
@@ -224,9 +248,10 @@ impl<'a> Session<'a> {
         let cpu_before = self.cpu_seconds();
         let deadline = Instant::now() + patience(self.swarm, self.payload.bytes);
         let mut fetches = Vec::new();
-        for index in seeds..self.nodes.len() {
+        let leechers = seeds..seeds + usize::from(self.options.leechers);
+        for index in leechers {
             let log = self.nodes[index].home.join("get.log");
-            let mut command = self.command_of(&["get", &link, "--json"], index);
+            let mut command = self.nodes[index].command(programs, &["get", &link, "--json"]);
             let host = &self.topology.hosts[self.nodes[index].host];
             fetches.push((host.inside(|| Process::spawn(&mut command, &log))?, log));
         }
@@ -246,41 +271,45 @@ impl<'a> Session<'a> {
         self.nodes.iter_mut().for_each(Node::observe);
         let copies = sent(&self)?.zip(before).map(|(now, before)| now - before);
         self.check_files(&link)?;
-        self.judge(&answers, copies, self.cpu_seconds() - cpu_before)
+        let cpu = self.cpu_seconds() - cpu_before;
+        let look_up = self.look_up(&link)?;
+        self.judge(&answers, copies, cpu, look_up)
     }
 
-    /// Waits until each node has the chain and links to all others.
-    fn await_links(&mut self) -> anyhow::Result<()> {
-        let (start, others) = (Instant::now(), self.nodes.len() as u64 - 1);
-        let height = self.height;
-        let is_ready = |node: &Node| {
-            node.sample().is_some_and(|sample| sample.height >= height && sample.links >= others)
+    /// How long a look-up in the index takes once it knows a holder, and how long a newcomer then
+    /// takes to find one.
+    fn look_up(&mut self, link: &str) -> anyhow::Result<LookUp> {
+        let start = Instant::now();
+        let wait = |start: Instant| match start.elapsed() < PATIENCE {
+            true => stop::pause(TICK),
+            false => bail!("no holder of the file was found"),
         };
-        while !self.nodes.iter().all(is_ready) {
-            stop::pause(TICK)?;
-            self.nodes.iter_mut().try_for_each(Node::check)?;
-            if start.elapsed() > READY {
-                bail!("the nodes are not all connected");
+        let guide = self.nodes.last().context("the guide is the last one")?;
+        let find = ["find", "--file", link.trim_start_matches("cairn:"), "--json"];
+        let index_seconds = loop {
+            let found = guide.answer(self.programs, &find)?;
+            if !found["holders"].as_array().is_none_or(Vec::is_empty) {
+                break found["ms"].as_f64().context("`find` tells its time")? / 1_000.0;
             }
+            wait(start)?;
+        };
+        let (newcomer, host) = (&mut self.newcomer, &self.topology.hosts[self.nodes.len()]);
+        newcomer.start(self.programs, host, &self.options.common.node_log)?;
+        while !newcomer.has_files(self.programs) {
+            newcomer.check()?;
+            wait(start)?;
         }
-        self.nodes.iter_mut().for_each(|node| node.probe = None);
-        Ok(())
-    }
-
-    fn command_of(&self, words: &[&str], index: usize) -> Command {
-        let mut command = Command::new(&self.programs.node);
-        command.args(words).arg("--home").arg(&self.nodes[index].home);
-        command
-    }
-
-    /// Shares the file from a node. Returns what the command prints.
-    fn share(&self, index: usize) -> anyhow::Result<Value> {
-        let mut command = self.command_of(&["share", "--json"], index);
-        command.arg(&self.payload.file).stdin(Stdio::null()).stderr(Stdio::inherit());
-        let output = command.output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "`share` ended with {}: {text}", output.status);
-        Ok(serde_json::from_str(text.lines().last().unwrap_or_default())?)
+        let mut get = newcomer.command(self.programs, &["get", link, "--json"]);
+        let (start, log) = (Instant::now(), newcomer.home.join("get.log"));
+        let _get = host.inside(|| Process::spawn(&mut get, &log))?;
+        while call_operator(&newcomer.home, "files_list", json!({}))["result"][0]["bytes"].is_null()
+        {
+            newcomer.check()?;
+            wait(start)?;
+        }
+        let lookup_seconds = start.elapsed().as_secs_f64();
+        newcomer.kill();
+        Ok(LookUp { lookup_seconds, index_seconds })
     }
 
     fn cpu_seconds(&self) -> f64 {
@@ -290,7 +319,8 @@ impl<'a> Session<'a> {
     /// Compares what the leechers have with what was shared.
     fn check_files(&self, link: &str) -> anyhow::Result<()> {
         let id = link.trim_start_matches("cairn:");
-        for node in &self.nodes[usize::from(self.options.seeds)..] {
+        let leechers = self.nodes.iter().skip(self.options.seeds.into());
+        for node in leechers.take(self.options.leechers.into()) {
             let status = Command::new("cmp")
                 .arg(&self.payload.file)
                 .arg(node.home.join("files").join(id))
@@ -301,7 +331,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn judge(&self, answers: &[Value], sent: Option<u64>, cpu: f64) -> anyhow::Result<Run> {
+    fn judge(
+        &self,
+        answers: &[Value],
+        sent: Option<u64>,
+        cpu: f64,
+        look_up: LookUp,
+    ) -> anyhow::Result<Run> {
         let bytes = self.payload.bytes as f64;
         let of = |name: &str| -> Vec<f64> {
             answers.iter().filter_map(|answer| answer[name].as_f64()).collect()
@@ -317,7 +353,7 @@ impl<'a> Session<'a> {
             seconds,
             bound_seconds,
             ratio: bound_seconds.map(|bound| seconds / bound),
-            lookup_seconds: 0.0,
+            look_up,
             seed_copies: sent.map(|sent| sent as f64 / bytes),
             mib_per_second: moved / seconds,
             mib_per_cpu_second: moved / cpu.max(0.01),

@@ -9,7 +9,8 @@
 //! measures how nodes with budgets share history, and `budget` how a node follows its budget, both
 //! with the nodes of `sharing`.
 //! `search` compares what searches cost.
-//! `file` measures how fast a file is fetched by the commands `share` and `get`.
+//! `file` measures how fast a file is fetched by the commands `share` and `get`, and `sparse` what
+//! a long sparse file takes, also while the node that fetches it is killed again and again.
 //! `finality` measures how soon transfers are final, by the payments of `pay`. `attack` measures
 //! validators and a full node under attack. `places` measures whom attackers keep out, by the votes
 //! that `votes` hears. `aria2` does the same work as `swarm` with another program, with the torrent
@@ -37,6 +38,7 @@ mod links;
 mod measure;
 mod search;
 mod sharing;
+mod sparse;
 mod swarm;
 
 mod attack;
@@ -80,6 +82,9 @@ pub fn main() -> ExitCode {
         Task::Join(join) => stop::watch().and_then(|()| join::execute(&join)),
         Task::Archive(archive) => stop::watch().and_then(|()| archive::execute(&archive)),
         Task::Budget(budget) => stop::watch().and_then(|()| budget::execute(&budget)),
+        Task::File(file) if file.sparse.is_some() => {
+            stop::watch().and_then(|()| sparse::execute(&file))
+        }
         Task::File(file) => stop::watch().and_then(|()| file::execute(&file)),
         Task::Finality(finality) => stop::watch().and_then(|()| finality::execute(&finality)),
         Task::Pay(pay) => pay::execute(&pay),

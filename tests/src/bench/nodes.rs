@@ -5,6 +5,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
@@ -12,16 +13,22 @@ use ledger::genesis::Genesis;
 use node::config::{Config, P2pAddress, SyncMode};
 use node::home::{Contents, Home};
 use node::keys::Seed;
+use serde_json::Value;
 
 use super::chain::{MadeChain, validator_key};
 use super::probe::Probe;
 use super::topology::Host;
-use super::{Unfit, say};
+use super::{Unfit, say, stop};
 use crate::hostile::chunks::Kind;
 use crate::story::{Process, now_ms};
 
 /// Largest number of nodes that counts as a small network, as in a local test network.
 const SMALL_MAX: usize = 8;
+
+/// Interval between two looks at the nodes.
+const TICK: Duration = Duration::from_millis(20);
+/// How long nodes may take until each is connected to all others.
+const READY: Duration = Duration::from_secs(60);
 
 /// The programs that the bench runs.
 pub(super) struct Programs {
@@ -306,6 +313,30 @@ impl Node {
         Ok(())
     }
 
+    /// A command of the operator to it.
+    pub(super) fn command(&self, programs: &Programs, words: &[&str]) -> Command {
+        let mut command = Command::new(&programs.node);
+        command.args(words).arg("--home").arg(&self.home);
+        command
+    }
+
+    /// Runs a command of the operator, and returns the JSON on its last line.
+    pub(super) fn answer(&self, programs: &Programs, words: &[&str]) -> anyhow::Result<Value> {
+        let mut command = self.command(programs, words);
+        let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output()?;
+        let [text, error] =
+            [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        if !output.status.success() {
+            bail!("{words:?} has ended with {}: {}", output.status, error.trim());
+        }
+        Ok(serde_json::from_str(text.lines().last().unwrap_or_default())?)
+    }
+
+    /// Whether it has started and takes commands for files.
+    pub(super) fn has_files(&self, programs: &Programs) -> bool {
+        self.answer(programs, &["files", "--json"]).is_ok()
+    }
+
     pub(super) const fn is_running(&self) -> bool {
         self.process.is_some()
     }
@@ -366,6 +397,23 @@ impl Node {
     pub(super) fn cpu_seconds(&self) -> f64 {
         self.cpu_before + self.cpu
     }
+}
+
+/// Waits until each node has a chain of this height and links to all others, and ends their probes.
+pub(super) fn await_links(nodes: &mut [Node], height: u64) -> anyhow::Result<()> {
+    let (start, others) = (Instant::now(), nodes.len() as u64 - 1);
+    let is_ready = |node: &Node| {
+        node.sample().is_some_and(|sample| sample.height >= height && sample.links >= others)
+    };
+    while !nodes.iter().all(is_ready) {
+        stop::pause(TICK)?;
+        nodes.iter_mut().try_for_each(Node::check)?;
+        if start.elapsed() > READY {
+            bail!("the nodes are not all connected");
+        }
+    }
+    nodes.iter_mut().for_each(|node| node.probe = None);
+    Ok(())
 }
 
 /// Peak memory of a process, in KiB; 0 if the process is gone.

@@ -11,6 +11,7 @@ mod joining;
 mod kills;
 mod liars;
 mod local_network;
+mod private_files;
 mod requests;
 mod scripts;
 mod snapshots;

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{Common, Swarm, Tool};
+use super::{Common, Swarm, Tool, positive};
 
 #[derive(Clone, Debug, Args, Serialize)]
 pub(in crate::bench) struct File {
@@ -41,6 +41,19 @@ pub(in crate::bench) struct File {
     /// minutes]
     #[arg(long, value_name = "SECONDS")]
     pub(in crate::bench) timeout: Option<u64>,
+    /// Share a sparse file of this many bytes instead, and fetch its first and last GB, with two
+    /// nodes on loopback
+    #[arg(
+        long,
+        value_name = "BYTES",
+        conflicts_with_all = ["vs", "mib", "seeds", "leechers", "runs"],
+        value_parser = clap::value_parser!(u64).range(1_000_000..=1 << 44)
+    )]
+    pub(in crate::bench) sparse: Option<u64>,
+    /// Kill (-9) and restart the node that fetches the sparse file this many seconds after each of
+    /// its starts, or as soon after that as it has fetched something
+    #[arg(long, value_name = "SECONDS", value_parser = positive, requires = "sparse")]
+    pub(in crate::bench) kill_every: Option<f64>,
     #[command(flatten)]
     #[serde(skip)]
     pub(in crate::bench) common: Common,
