@@ -44,8 +44,9 @@ pub(crate) const TO_FIND: usize = 256;
 
 /// Most look-ups at a time.
 const LOOK_UPS_MAX: usize = 8;
-/// How often the index hears which eras and files are here, if that has changed.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked at which eras and files are here, of which the index hears, and which are
+/// lacking. Whoever fetches a file waits for that.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Most holders that are dialed after a look-up, with up to four addresses each. An honest index
 /// names up to 20, and liars may name any number.
@@ -145,7 +146,7 @@ pub(crate) async fn run(parts: Parts, seed: u64) {
 
 impl Driver {
     async fn work(mut self) {
-        let mut announce = tokio::time::interval(ANNOUNCE_EVERY);
+        let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             let now = self.now();
             let wait = self.searches.deadline().map(|at| at.saturating_sub(now));
@@ -154,7 +155,7 @@ impl Driver {
                     Some(message) => self.on_message(message),
                     None => return,
                 },
-                _ = announce.tick() => {
+                _ = look.tick() => {
                     self.announce();
                     self.seek();
                 }
