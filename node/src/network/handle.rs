@@ -48,8 +48,8 @@ pub enum Source {
 /// What a look-up in the index tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProviderEvent {
-    /// A peer that is said to have the object. It is told for each source that names it, and nothing
-    /// proves it.
+    /// A peer that is said to have the object. It is told for each source that names it, and
+    /// nothing proves it.
     Found {
         /// Who says so.
         source: Source,

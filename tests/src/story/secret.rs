@@ -159,7 +159,7 @@ mod tests {
             file.write_all(&vec![0; before]).unwrap();
             assert!(secret.files(folder.path()).is_empty());
             file.write_all(&bytes[4..20]).unwrap();
-            assert_eq!(secret.files(folder.path()), [path.clone()]);
+            assert_eq!(secret.files(folder.path()), std::slice::from_ref(&path));
             fs::remove_file(path).unwrap();
         }
         if cfg!(target_os = "linux") {

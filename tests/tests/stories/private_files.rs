@@ -109,7 +109,7 @@ fn no_node_has_a_byte_of_the_key_and_whoever_has_the_link_reads_the_file() {
     let line = Secret::new(b"listening for peers");
     for number in 0..4 {
         let home = files.home(number);
-        assert_eq!(key.files(&home), [PathBuf::new(); 0], "the key is on the disk of {number}");
+        assert_eq!(key.files(&home), Vec::<PathBuf>::new(), "the key is on the disk of {number}");
         // What else is found shows that all of this is looked at.
         assert_eq!(line.files(&home), [home.join("node.log")]);
         if cfg!(target_os = "linux") {

@@ -268,8 +268,7 @@ impl Driver {
     }
 
     /// What this node fetches, or would fetch, and no connected peer gives: files that none of them
-    /// sends, and an era of each group of which none claims some. Audits end claims of eras that are
-    /// false.
+    /// sends, and an era of each group of which none claims some. Audits end claims that are false.
     fn lacking(&self) -> Vec<Wanted> {
         let sync = self.parts.view.sync.borrow();
         let files = sync.report.files.iter().filter(|file| file.needs_holders);

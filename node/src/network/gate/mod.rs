@@ -220,32 +220,6 @@ impl Gate {
         }
     }
 
-    /// The peer has said who it is, so the task has seen what it wanted to see.
-    pub(crate) fn on_identified(&mut self, peer: &PeerId, now: Instant) {
-        let probes = self.open.values_mut().filter(|open| open.peer == *peer);
-        for probe in
-            probes.filter_map(|open| open.probe.as_mut()).filter(|it| it.purpose == Purpose::Look)
-        {
-            probe.until = now;
-        }
-    }
-
-    /// Gives probes the places that have become free, and closes those whose time is over.
-    pub(crate) fn on_tick(&mut self, now: Instant) {
-        let probes = self.open.iter().filter(|(_, open)| open.probe.is_some() && !open.is_closing);
-        let mut probes: Vec<(Instant, ConnectionId)> =
-            probes.map(|(id, open)| (open.since, *id)).collect();
-        probes.sort();
-        for (_, id) in probes {
-            let Some(open) = self.open.get(&id) else { continue };
-            if self.named.contains(&open.peer) || self.has_outbound_place(open.group) {
-                self.open.entry(id).and_modify(|open| open.probe = None);
-            } else if open.probe.is_some_and(|probe| probe.until <= now) {
-                self.close(id, Reason::Probed);
-            }
-        }
-    }
-
     /// How many outbound places are taken.
     pub(crate) fn outbound(&self) -> usize {
         self.open.values().filter(|open| self.takes_outbound(open)).count()
@@ -396,18 +370,6 @@ impl Gate {
         let probe = (!has_place).then(|| Probe::new(purpose, group, now));
         self.enter(id, peer, (group, self.grouping.host(remote)), false, probe, now);
         Ok(())
-    }
-
-    fn room(&self, purpose: Purpose, group: Group, now: Instant) -> Room {
-        let probes = self.open.iter().filter_map(|(id, open)| {
-            let probe = open.probe.filter(|_| !open.is_closing)?;
-            Some((probe, open.served[Service::History.index()].unwrap_or(open.since), *id))
-        });
-        if self.closing() < CLOSING_MAX {
-            Probe::room(purpose, group, probes, now)
-        } else {
-            Room::None
-        }
     }
 
     /// Whether a new connection with the peer takes the place of an old one.

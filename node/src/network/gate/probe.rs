@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
 
+use super::{CLOSING_MAX, Gate, Reason};
+use crate::network::eviction::Service;
 use crate::network::group::Group;
 
 /// Most probes at a time: connections that only a Kademlia query or a look wanted.
@@ -86,4 +89,45 @@ pub(super) enum Room {
     /// This connection gives way.
     Of(ConnectionId),
     None,
+}
+
+impl Gate {
+    /// The peer has said who it is, so the task has seen what it wanted to see.
+    pub(crate) fn on_identified(&mut self, peer: &PeerId, now: Instant) {
+        let probes = self.open.values_mut().filter(|open| open.peer == *peer);
+        for probe in
+            probes.filter_map(|open| open.probe.as_mut()).filter(|it| it.purpose == Purpose::Look)
+        {
+            probe.until = now;
+        }
+    }
+
+    /// Gives probes the places that have become free, and closes those whose time is over.
+    pub(crate) fn on_tick(&mut self, now: Instant) {
+        let probes = self.open.iter().filter(|(_, open)| open.probe.is_some() && !open.is_closing);
+        let mut probes: Vec<(Instant, ConnectionId)> =
+            probes.map(|(id, open)| (open.since, *id)).collect();
+        probes.sort();
+        for (_, id) in probes {
+            let Some(open) = self.open.get(&id) else { continue };
+            if self.named.contains(&open.peer) || self.has_outbound_place(open.group) {
+                self.open.entry(id).and_modify(|open| open.probe = None);
+            } else if open.probe.is_some_and(|probe| probe.until <= now) {
+                self.close(id, Reason::Probed);
+            }
+        }
+    }
+
+    /// Where a further connection for this purpose finds room, if it gets no place.
+    pub(super) fn room(&self, purpose: Purpose, group: Group, now: Instant) -> Room {
+        let probes = self.open.iter().filter_map(|(id, open)| {
+            let probe = open.probe.filter(|_| !open.is_closing)?;
+            Some((probe, open.served[Service::History.index()].unwrap_or(open.since), *id))
+        });
+        if self.closing() < CLOSING_MAX {
+            Probe::room(purpose, group, probes, now)
+        } else {
+            Room::None
+        }
+    }
 }
