@@ -139,13 +139,14 @@ fn no_node_has_a_byte_of_the_key_and_whoever_has_the_link_reads_the_file() {
 fn refuses_keys_in_memos(files: &Files, link: &Link) {
     let description = files.network.description();
     let rpc = Rpc::new(&files.network.rpc()[3]);
-    let chain = description["chain"].as_str().unwrap().parse().unwrap();
+    let chain = description["chain_id"].as_str().unwrap().parse().unwrap();
     for memo in [link.text.clone(), format!("see {} now", link.text.to_uppercase())] {
         let refused = rpc.submit(&Payer::new("alice", "bob", chain).transfer(&memo));
         assert!(format!("{refused:?}").contains("key"), "{refused:?}");
         let home = description["wallet_home"].as_str().unwrap();
         let mut send = wallet_program();
-        send.args(["--home", home, "--rpc", rpc.url(), "send", "bob", "1", "--memo", &memo]);
+        send.args(["--home", home, "--rpc", rpc.url(), "send", "--from", "alice", "--to", "bob"]);
+        send.args(["--amount", "1 CRN", "--yes", "--memo", &memo]);
         let refused = finish(&mut send);
         assert_ne!(refused.code, Some(0), "{refused:?}");
         assert!(refused.stderr.contains("key"), "{refused:?}");

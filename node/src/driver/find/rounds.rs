@@ -9,6 +9,10 @@ use protocol::search::Wanted;
 /// How often holders of the same thing are looked for. An address is dialed once a minute at most.
 const SEEK_EVERY: Duration = Duration::from_secs(60);
 
+/// Least time from one look-up to the next. Each asks some 55 nodes, and a node may lack 256 groups
+/// of eras. Only a file that was never looked for does not wait, since its user does.
+const PAUSE: Duration = Duration::from_secs(10);
+
 /// When holders of each lacking thing were looked for last.
 #[derive(Default)]
 pub(super) struct Rounds(BTreeMap<Wanted, Duration>);
@@ -21,7 +25,9 @@ impl Rounds {
         self.0.retain(|wanted, at| lacking.contains(wanted) || !is_due(*at));
         let sought_at = |wanted: &Wanted| self.0.get(wanted).copied();
         let next = lacking.iter().copied().min_by_key(sought_at)?;
-        if !sought_at(&next).is_none_or(is_due) {
+        let is_new_file = matches!(next, Wanted::File(_)) && sought_at(&next).is_none();
+        let is_soon = self.0.values().any(|at| at.saturating_add(PAUSE) > now);
+        if !sought_at(&next).is_none_or(is_due) || (is_soon && !is_new_file) {
             return None;
         }
         self.0.insert(next, now);
@@ -32,6 +38,7 @@ impl Rounds {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use ledger::hash::Hash;
     use protocol::eras::Era;
 
     use super::*;
@@ -50,5 +57,21 @@ mod tests {
         assert_eq!(next(&[a, b], 131), Some(a));
         assert_eq!(next(&[], 140), None);
         assert_eq!([next(&[b], 189), next(&[a], 190)], [Some(b), None], "claims that come and go");
+    }
+
+    #[test]
+    fn only_a_new_file_is_looked_for_at_once() {
+        let [a, b] = [1, 2].map(|era| Wanted::Era(Era(era)));
+        let file = Wanted::File(Hash::ZERO);
+        let mut rounds = Rounds::default();
+        let mut next = |lacking: &[Wanted], at| rounds.next(lacking, Duration::from_secs(at));
+        assert_eq!(next(&[a, b], 0), Some(a));
+        assert_eq!([1, 2, 9, 10].map(|at| next(&[a, b], at)), [None, None, None, Some(b)]);
+        assert_eq!(next(&[file, a, b], 11), Some(file));
+        assert_eq!(
+            [70, 71, 79, 80].map(|at| next(&[file, a, b], at)),
+            [Some(a), None, None, Some(b)]
+        );
+        assert_eq!([81, 90].map(|at| next(&[file, a, b], at)), [None, Some(file)]);
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use ledger::hash::FileId;
 
 use super::fetch::{Fetch, bytes_of};
-use super::places::FETCHES_MAX;
 use super::{File, Kind, Place};
 use crate::swarm::engine::Engine;
 
@@ -122,7 +121,7 @@ impl File {
             return None;
         }
         let Place::Open(number) = self.place else {
-            return Some(format!("{FETCHES_MAX} other files are being fetched"));
+            return Some("it waits for its turn: too many files are fetched or served".to_owned());
         };
         if engine.paused_until(number).is_some() {
             return Some("the disk refused to store a chunk, so fetching pauses".to_owned());
