@@ -39,9 +39,9 @@ impl EraGroup {
 
     /// The groups under which the holder of an era announces it. Whoever searches uses the exponent
     /// of the chain as it knows it. So near a change of the exponent a holder announces both, for
-    /// chains that are shorter or longer by a [part](LENGTHS_PART). The old records stand until the
-    /// new ones are stored and searchers behind the tip have come, and the new ones stand before
-    /// anybody needs them.
+    /// chains that are shorter or longer by a sixteenth. The old records stand until the new ones
+    /// are stored and searchers behind the tip have come, and the new ones stand before anybody
+    /// needs them.
     #[must_use]
     pub fn announced(era: Era, eras: u64) -> [Self; 2] {
         let part = eras / LENGTHS_PART;
