@@ -31,7 +31,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// calls by 10 s.
 const RUNNING_MAX: usize = 8;
 
-/// Most peers for which calls wait: as many as are usually connected. Further ones are not added:
+/// Most peers for which calls wait: about as many peers are connected. Further ones are not added:
 /// their addresses are tried later, as every other address of the store.
 const WAITING_MAX: usize = 128;
 

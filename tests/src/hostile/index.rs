@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::{Field, Target};
 
-/// Holders that an answer names: as many as it may.
+/// Holders that an answer names: the most that an answer may have.
 const HOLDERS: u16 = 20;
 
 #[derive(NetworkBehaviour)]
@@ -30,9 +30,9 @@ pub struct FalseIndex {
 }
 
 impl FalseIndex {
-    /// Starts so many of them. Each dials all nodes of the field, listens on loopback, and names
-    /// false holders of the field's file, half of them at the addresses of `innocent`. Returns once
-    /// each has answered a question, so the nodes believe that it serves the index.
+    /// Starts this number of false nodes. Each dials all nodes of the field, listens on loopback,
+    /// and names false holders of the field's file, half of them at the addresses of `innocent`.
+    /// Returns once each has answered a query, so the nodes believe that it serves the index.
     ///
     /// # Errors
     /// When the field has no file, or one of them cannot start.

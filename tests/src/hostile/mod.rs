@@ -2,9 +2,9 @@
 //!
 //! Each attack has a file. It runs against a [`Field`] of nodes until its time is over, and returns
 //! the rate that it reached. Peers that keep to the wire format are built on the node's own network
-//! code (`peer`). Peers that break it use libp2p directly (`raw`). The bench measures what each
-//! attack costs honest nodes (`bench attack`). Tests run each attack for a moment, except those on
-//! a node that syncs.
+//! code (`peer`, `requests`). Peers that break it use libp2p directly (`raw`). The bench measures
+//! what each attack costs honest nodes (`bench attack`). Tests run each attack for a moment, except
+//! those on a node that syncs.
 //!
 //! Liars about files are no crowd: `holders` and `index` are for tests that fetch a file beside
 //! them.
@@ -26,6 +26,7 @@ pub mod index;
 mod queries;
 mod records;
 mod replay_votes;
+mod requests;
 mod silent_rpc;
 mod slots;
 mod slow_readers;

@@ -22,8 +22,8 @@ const MEMORY_MIB_MAX: u64 = 300;
 /// How long floods go on beside a fetch.
 const FLOODED: Duration = Duration::from_secs(3);
 
-/// A validator, and so many nodes that share files and know the validator alone. These do not run
-/// yet.
+/// A validator, and nodes that share files and know only the validator. `sharing` is the number of
+/// these nodes. They do not run yet.
 fn network(sharing: usize) -> Network {
     let mut network = Network::start(1);
     let (genesis, first) = (network.genesis().clone(), network.node(1).p2p.clone());

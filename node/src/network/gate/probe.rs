@@ -25,8 +25,8 @@ const FETCHES_MAX: usize = 8;
 /// How long such a connection lives. What is missing then is looked up again.
 const FETCH_TIME: Duration = Duration::from_secs(600);
 
-/// A connection for a fetch that has brought nothing for so long gives way to another one, if there
-/// are as many as there may be. So holders that only claim to have something keep no others out.
+/// If all connections for fetches are taken, one that has brought nothing for this time gives way
+/// to another one. So holders that only claim to have something keep no others out.
 pub(super) const FETCH_IDLE: Duration = Duration::from_secs(30);
 
 /// What a connection without a place is for.

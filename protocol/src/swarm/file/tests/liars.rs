@@ -6,28 +6,6 @@ use super::*;
 use crate::swarm::file::places::FETCHES_MAX;
 
 #[test]
-fn a_peer_that_never_answers_is_asked_last() {
-    let mut node = Node::new(&[A, B]);
-    let file = made(2 * SEGMENT_BYTES, 1);
-    node.give(Input::FileWanted(file.held(0), ByteRange::ALL));
-    let mut effects = node.claim(A, &file, 2);
-    effects.extend(node.claim(B, &file, 2));
-    assert_eq!(asked(&effects), [(A, 0)]);
-    assert_eq!(asked(&node.elapse(Duration::from_secs(2))), []);
-    let effects = node.elapse(Duration::from_secs(1));
-    assert_eq!(asked(&effects), [(B, 0)]);
-    // One that refuses is left sooner.
-    let refusal = SyncMessage::FileHead(file.id, SegmentIndex(0), None);
-    assert_eq!(asked(&node.say(B, &refusal)), []);
-    let effects = node.elapse(Duration::from_millis(750));
-    assert_eq!(asked(&effects).len(), 1);
-    let head = SyncMessage::FileHead(file.id, SegmentIndex(0), Some(file.head(0)));
-    let effects = node.say(B, &head);
-    assert_eq!(asked(&effects), [(B, 1)], "a late head still counts");
-    assert_eq!(bans(&effects), []);
-}
-
-#[test]
 fn claims_and_single_chunks_do_not_end_the_search_for_holders() {
     let mut node = Node::new(&[A]);
     let file = made(SEGMENT_BYTES, 1);
