@@ -217,9 +217,7 @@ impl Report {
             let is_same = |row: &&Row| !row.real && (row.nodes, row.way) == (real.nodes, real.way);
             let model = self.rows.iter().find(is_same)?;
             let (nodes, way, part) = (real.nodes, real.way.name(), real.queries / model.queries);
-            Some(format!(
-                "{nodes} nodes, {way}: real ones ask {part:.2} of the model's questions\n"
-            ))
+            Some(format!("{nodes} nodes, {way}: real ones ask {part:.2} of the model's queries\n"))
         });
         lines.collect()
     }
@@ -278,7 +276,7 @@ mod tests {
         ];
         let report = Report { holders: 3, seed: 1, rows };
         assert!(report.table().contains("\n| 10, real | index | 0% | 9 |"), "{}", report.table());
-        let text = "10 nodes, index: real ones ask 0.90 of the model's questions\n";
+        let text = "10 nodes, index: real ones ask 0.90 of the model's queries\n";
         assert_eq!(report.comparison(), text);
     }
 
