@@ -24,8 +24,9 @@ pub(super) struct Made {
 }
 
 impl Made {
-    /// A chain of `count` blocks. If `snapshot` is not 0, the store began with the snapshot after
-    /// so many blocks, an even number, and lacks these blocks.
+    /// A chain of `count` blocks. If `snapshot` is 0, the store has all of them. Otherwise it began
+    /// with the snapshot at the height `snapshot`, and lacks the blocks up to there. The height must
+    /// be even.
     pub(super) fn new(count: usize, snapshot: usize) -> Self {
         let key = SigningKey::from_seed(&[1; 32]);
         let text = include_bytes!("../../../genesis.json");

@@ -1,4 +1,5 @@
-//! Of a private file no node has the key, and whoever has the link reads it.
+//! Private files on real nodes: no node ever has the key, and everybody who has the link can read
+//! the file.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
-//! Who may have what is searched. Nothing proves it, so whoever answers most or first must not
-//! choose: the sources of names take turns, and chance decides within each of them.
+//! The peers that may have the object of a search. Answers to a look-up name them, and an answer
+//! may be false. So a node must not be able to fill the result by answering first, or with many
+//! names. Each source of names gives one peer in its turn, chosen at random.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};

@@ -68,7 +68,8 @@ impl Kind {
         let mut asked: Vec<FileId> = engine.asked().map(|id| FileId(id.0)).collect();
         asked.sort_unstable();
         asked.dedup();
-        // Fetches wait for their turn, whoever asks for what is here of them.
+        // Only files that are not being fetched. A fetch has turns of its own, so a peer that asks
+        // for the parts that are here does not get it a place.
         let is_served = |id: &FileId| self.files.get(id).is_some_and(|file| !file.is_fetched());
         for id in asked.into_iter().filter(is_served).collect::<Vec<_>>() {
             if !self.has_room(engine) {
