@@ -6,28 +6,17 @@ use ledger::hash::FileId;
 use ledger::units::SegmentIndex;
 use node::network::{LinkEvent, PeerId};
 use protocol::swarm::message::{CollectionId, CollectionNumber, SyncMessage, Update};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::garbage_proposals::random;
 use super::peer::Peer;
-use super::{Field, Rate};
+use super::{Field, Rate, requests};
 
-const IDENTITIES: u64 = 4;
 /// Messages a second of each identity.
 const RATE: f64 = 250.0;
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
-    let mut identities = JoinSet::new();
-    for number in 0..IDENTITIES {
-        let peer = Peer::dial(field, &field.targets)?;
-        identities.spawn(ask(peer, field.file, until, number));
-    }
-    let mut reached = 0.0;
-    while let Some(rate) = identities.join_next().await {
-        reached += rate??;
-    }
-    Ok(reached)
+    requests::each(field, |peer, number| ask(peer, field.file, until, number)).await
 }
 
 async fn ask(

@@ -18,10 +18,20 @@ pub(super) async fn run(
     rate: f64,
     make: fn(u64, u64) -> Request,
 ) -> anyhow::Result<f64> {
+    each(field, |peer, number| ask(peer, until, rate, move |count| make(number, count))).await
+}
+
+/// Runs an attack with each of four identities at a time. Returns the rate of all together.
+pub(super) async fn each<Attack>(
+    field: &Field,
+    attack: impl Fn(Peer, u64) -> Attack,
+) -> anyhow::Result<f64>
+where
+    Attack: Future<Output = anyhow::Result<f64>> + Send + 'static,
+{
     let mut identities = JoinSet::new();
     for number in 0..IDENTITIES {
-        let peer = Peer::dial(field, &field.targets)?;
-        identities.spawn(ask(peer, until, rate, move |count| make(number, count)));
+        identities.spawn(attack(Peer::dial(field, &field.targets)?, number));
     }
     let mut reached = 0.0;
     while let Some(rate) = identities.join_next().await {

@@ -44,8 +44,10 @@ pub(crate) const TO_FIND: usize = 256;
 
 /// Most look-ups at a time.
 const LOOK_UPS_MAX: usize = 8;
-/// How often it is looked at which eras and files are here, of which the index hears, and which are
-/// lacking. Whoever fetches a file waits for that.
+/// How often the index hears which eras and files are here, if that has changed, and how often
+/// holders of lacking eras are looked for. Each time all eras are gone through.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
+/// How often holders of files are looked for. The user who fetches a file waits for that.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Most holders that are dialed after a look-up, with up to four addresses each. An honest index
@@ -146,6 +148,7 @@ pub(crate) async fn run(parts: Parts, seed: u64) {
 
 impl Driver {
     async fn work(mut self) {
+        let mut announce = tokio::time::interval(ANNOUNCE_EVERY);
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             let now = self.now();
@@ -155,9 +158,14 @@ impl Driver {
                     Some(message) => self.on_message(message),
                     None => return,
                 },
-                _ = look.tick() => {
+                _ = announce.tick() => {
                     self.announce();
                     self.seek();
+                }
+                _ = look.tick() => {
+                    if self.lacks_a_file() {
+                        self.seek();
+                    }
                 }
                 Some(ended) = self.look_ups.join_next() => {
                     if let Err(error) = ended
@@ -279,6 +287,10 @@ impl Driver {
             missing.filter(|era| !is_claimed(era)).map(Wanted::Era).collect();
         eras.dedup_by_key(|wanted| self.object(*wanted));
         files.map(|file| Wanted::File(file.id.0)).chain(eras).collect()
+    }
+
+    fn lacks_a_file(&self) -> bool {
+        self.parts.view.sync.borrow().report.files.iter().any(|file| file.needs_holders)
     }
 
     /// Looks for holders of one thing that no connected peer gives, and dials them.
