@@ -27,8 +27,8 @@ const HEADS_MAX: usize = 8;
 const ANNOUNCE: Duration = Duration::from_secs(30);
 
 /// A fetch is stalled if fewer than [`PROGRESS`] bytes arrive in this time, whatever peers claim.
-/// Then holders are looked for beyond the connected peers. A shorter time would look for holders
-/// while honest ones have no upload slot yet.
+/// Then other holders are looked for although some chunks come, and idle segments may be closed. In
+/// a shorter time an honest holder may not have an upload slot for this node yet.
 const STALL: Duration = Duration::from_secs(60);
 
 /// Bytes that must arrive within [`STALL`]: eight chunks. So a peer that gives a chunk now and then
