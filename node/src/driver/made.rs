@@ -25,8 +25,8 @@ pub(super) struct Made {
 
 impl Made {
     /// A chain of `count` blocks. If `snapshot` is 0, the store has all of them. Otherwise it began
-    /// with the snapshot at the height `snapshot`, and lacks the blocks up to there. The height must
-    /// be even.
+    /// with the snapshot at the height `snapshot`, and lacks the blocks up to there. The height
+    /// must be even.
     pub(super) fn new(count: usize, snapshot: usize) -> Self {
         let key = SigningKey::from_seed(&[1; 32]);
         let text = include_bytes!("../../../genesis.json");
